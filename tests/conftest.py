@@ -1,13 +1,12 @@
-"""Settings shared by all tests: hypothesis profiles and a matplotlib that needs no display."""
+"""Settings shared by all tests: hypothesis profiles and figures that need no display."""
 
 import os
 
-import matplotlib
 from hypothesis import HealthCheck, settings
 
-matplotlib.use("Agg")
+os.environ["MPLBACKEND"] = "Agg"  # read when matplotlib is first imported, here and in subprocesses
 
-# No deadline: the first example of a property may compile kernels. Derandomised: a red test is red for everyone.
+# No deadline: the first example of a property may compile kernels. Derandomised: what is red is red for everyone.
 _common = dict(deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("dev", max_examples=25, **_common)
 settings.register_profile("ci", max_examples=100, **_common)
