@@ -1,0 +1,84 @@
+"""Validation that names the entry at fault; used once, on construction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+ROW_TOLERANCE = 1e-9
+
+
+def frozen(array: Any, dtype: Any, name: str) -> NDArray:
+    """`array` as a read-only C-contiguous array of `dtype`; adopted without a copy when it is exactly that already."""
+    try:
+        given = np.asarray(array)
+    except ValueError as error:
+        raise ValueError(f"{name} is not a rectangular array: {error}") from None
+    if given.dtype == object or given.dtype.kind in "USmMVc":
+        raise ValueError(f"{name} must hold numbers, not {given.dtype}")
+    if np.issubdtype(dtype, np.integer) and given.dtype.kind == "f":
+        wrong = given != np.floor(given)
+        if wrong.any():
+            raise ValueError(f"{entry(name, first(wrong))} = {given[first(wrong)]} is not an integer")
+    if given.dtype == dtype and given.flags.c_contiguous and not given.flags.writeable:
+        return given
+    copy = np.array(given, dtype=dtype, order="C")
+    copy.flags.writeable = False
+    return copy
+
+
+def first(mask: NDArray) -> tuple[int, ...]:
+    """Index of the first true entry, in C order."""
+    return tuple(int(i) for i in np.unravel_index(int(np.argmax(mask)), mask.shape))
+
+
+def entry(name: str, index: Sequence[int]) -> str:
+    """`name[i, j, ...]`."""
+    return f"{name}[{', '.join(str(i) for i in index)}]" if len(index) else name
+
+
+def require_finite(array: NDArray, name: str) -> None:
+    """Raise, naming the first entry that is NaN or infinite."""
+    # A sum of finite numbers can overflow, so an infinite sum only asks for the closer look.
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = float(array.sum())
+    if not np.isfinite(total):
+        wrong = ~np.isfinite(array)
+        if wrong.any():
+            raise ValueError(f"{entry(name, first(wrong))} is {array[first(wrong)]}, not finite")
+
+
+def require_distribution(weights: NDArray, name: str) -> None:
+    """Raise unless `weights` is one probability vector, to 1e-9."""
+    require_finite(weights, name)
+    if not weights.min() >= 0:
+        index = first(weights < 0)
+        raise ValueError(f"{entry(name, index)} is negative ({weights[index]})")
+    total = float(weights.sum())
+    if not abs(total - 1) <= ROW_TOLERANCE:
+        raise ValueError(f"{name} sums to {total:.12g}, not 1")
+
+
+def require_labels(labels: Sequence[Any] | None, size: int, name: str) -> tuple[str, ...] | None:
+    """Labels as a tuple of distinct strings of the right length."""
+    if labels is None:
+        return None
+    labels = tuple(str(label) for label in labels)
+    if len(labels) != size:
+        raise ValueError(f"{name} has {len(labels)} labels for {size} entries")
+    if len(set(labels)) != size:
+        repeated = next(label for i, label in enumerate(labels) if label in labels[:i])
+        raise ValueError(f"{name} repeats the label {repeated!r}")
+    return labels
+
+
+def require_int(value: Any, low: int, name: str) -> int:
+    """An integer at least `low` (a bool or a fraction is refused)."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
+        raise ValueError(f"{name} must be an integer at least {low}, not {value!r}")
+    if value < low:
+        raise ValueError(f"{name} must be at least {low}, not {value}")
+    return int(value)
