@@ -1,8 +1,9 @@
-"""The statistics behind verdicts: exact binomial bounds, a test that may be stopped at any time, slopes with intervals."""
+"""The statistics behind verdicts: exact binomial bounds, a test for any stopping time, slopes with intervals."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -53,7 +54,7 @@ def log_wealth(failures: np.ndarray, delta: float) -> np.ndarray:
 
     W_n = (1/8) sum_{j=0}^{7} prod_{i <= n} (1 + lambda_j (X_i - delta)), X_i = 1 if run i failed, with
     lambda_j = (q_j - delta) / (delta (1 - delta)) and q_j = delta + (1 - delta) 2^-j: the factor is q_j / delta after
-    a failure and (1 - q_j) / (1 - delta) after a success, the likelihood ratio of failure probability q_j against delta.
+    a failure and (1 - q_j) / (1 - delta) after a success, the likelihood ratio of q_j against delta.
 
     Validity. lambda_j >= 0 and every factor is >= 0 because q_j <= 1. Under H0, with F the past,
     E[1 + lambda_j (X_i - delta) | F] = 1 + lambda_j (P(X_i = 1 | F) - delta) <= 1, so every product is a non-negative
@@ -84,7 +85,7 @@ def log_wealth(failures: np.ndarray, delta: float) -> np.ndarray:
     return np.logaddexp.reduce(np.cumsum(steps, axis=0), axis=1) - math.log(_ALTERNATIVES.size)
 
 
-def runs_needed(delta: float, confidence: float = 0.99, failures: int = 0) -> int:
+def runs_needed(delta: float, confidence: float = 0.99, failures: int = 0) -> int | None:
     """The least number of runs after which `failures` failures put the Clopper-Pearson upper bound at or below delta.
 
     With no failure it is about log(1 / (1 - confidence)) / delta: 90 runs for delta = 0.05 and confidence 0.99.
@@ -95,6 +96,11 @@ def runs_needed(delta: float, confidence: float = 0.99, failures: int = 0) -> in
         In (0, 1).
     failures : int
         Failures that will have been seen by then.
+
+    Returns
+    -------
+    int or None
+        None beyond 10^9 runs.
     """
     if not 0.0 < delta < 1.0:
         raise ValueError(f"delta is {delta}, not in (0, 1)")
@@ -103,7 +109,7 @@ def runs_needed(delta: float, confidence: float = 0.99, failures: int = 0) -> in
     def enough(runs: int) -> bool:
         return clopper_pearson(failures, runs, level)[1] <= delta
 
-    return _first(enough, failures + 1) or _MOST_RUNS
+    return _first(enough, failures + 1)
 
 
 def runs_to_decide(failures: int, runs: int, delta: float, confirm: float, refute: float) -> int | None:
@@ -124,7 +130,7 @@ def runs_to_decide(failures: int, runs: int, delta: float, confirm: float, refut
     return _first(enough, runs + 1)
 
 
-def _first(enough, start: int) -> int | None:
+def _first(enough: Callable[[int], bool], start: int) -> int | None:
     """The first n >= start with enough(n), by doubling and bisection; None beyond the largest number worth naming."""
     low, high = start, start
     while not enough(high):
@@ -185,14 +191,14 @@ def log_log_slope(
     mean = y.mean(axis=0)
     low = np.flatnonzero(~(mean > 0.0))
     if low.size:
-        raise ValueError(f"the mean of y at x = {x[low[0]]:g} is {mean[low[0]]:g}: a log-log slope needs positive values")
+        raise ValueError(f"the mean of y at x = {x[low[0]]:g} is {mean[low[0]]:g}: a slope needs positive values")
     centred = np.log(x) - np.log(x).mean()
     weights = centred / (centred @ centred)
     estimate = float(weights @ np.log(mean))
     picks = np.random.default_rng(rng).integers(0, y.shape[0], size=(resamples, y.shape[0]))
     means = np.stack([y[pick].mean(axis=0) for pick in picks])
     if not np.all(means > 0.0):
-        raise ValueError("a resample of the seeds has a mean that is not positive: a log-log slope needs positive values")
+        raise ValueError("a resample of the seeds has a mean that is not positive: a slope needs positive values")
     slopes = np.log(means) @ weights
     lower, upper = np.quantile(slopes, [level / 2.0, 1.0 - level / 2.0])
     return Slope(estimate, float(lower), float(upper))

@@ -1,4 +1,4 @@
-"""A theorem as a value: its statement, its assumptions, what to measure, and the broken variants that must be refuted."""
+"""A theorem as a value: statement, assumptions, what to measure, and the broken variants that must be refuted."""
 
 from __future__ import annotations
 
@@ -61,9 +61,9 @@ class ExactObservations:
         Anything a figure needs.
     """
 
-    observed: np.ndarray
-    bound: np.ndarray
-    allowance: np.ndarray | float = 0.0
+    observed: Any
+    bound: Any
+    allowance: Any = 0.0
     labels: tuple[str, ...] = ()
     relation: Literal["<=", "=="] = "<="
     models: tuple[str, ...] = ()
@@ -106,9 +106,9 @@ class ProbabilityObservations:
         As in `ExactObservations`.
     """
 
-    observed: np.ndarray
-    bound: np.ndarray
-    failures: np.ndarray | None = None
+    observed: Any
+    bound: Any
+    failures: Any = None
     models: tuple[str, ...] = ()
     series: Mapping[str, np.ndarray] = field(default_factory=dict)
 
@@ -157,8 +157,8 @@ class RateObservations:
         As in `ExactObservations`.
     """
 
-    x: np.ndarray
-    y: np.ndarray
+    x: Any
+    y: Any
     predicted: float
     tolerance: float
     upper: bool = False
@@ -253,7 +253,7 @@ class Control:
         Builds the model on which the variant is known to fail. None: the theorem's own default. The user's model is
         never used, since a broken variant need not fail there.
     runs : int or None
-        Default: as many as the theorem.
+        How many are enough to refute it, whatever the user asks of the theorem. None: the theorem's `default_runs`.
     """
 
     name: str
@@ -265,7 +265,14 @@ class Control:
 
 @dataclass(frozen=True)
 class Proof:
-    """Where the proof is: `machine-checked` (file and lemma), `written` (docs page and anchor) or `cited` (reference)."""
+    """Where the proof is.
+
+    Parameters
+    ----------
+    level : {"machine-checked", "written", "cited"}
+    anchor : str
+        File and lemma, docs page and anchor (`docs/theory/concentration.md#hoeffding`), or reference.
+    """
 
     level: Literal["machine-checked", "written", "cited"]
     anchor: str
