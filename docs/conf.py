@@ -31,6 +31,9 @@ napoleon_google_docstring = False
 napoleon_use_ivar = True
 napoleon_use_rtype = False
 
+os.environ["NO_COLOR"] = "1"  # the pages that show a terminal
+os.environ["COLUMNS"] = "100"
+
 html_theme = "pydata_sphinx_theme"
 html_title = f"theoryrl {version}"
 html_show_sourcelink = False
