@@ -1,0 +1,78 @@
+"""Backups over compressed rows: row `(l * S + s) * A + a` holds the successors of (s, a) at layer l."""
+
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from theoryrl._jit import kernel
+
+
+class Sparse(NamedTuple):
+    indptr: NDArray[np.int64]
+    indices: NDArray[np.uint32]
+    data: NDArray[np.float64]
+    n_rows: int  # S * A, the rows of one layer
+
+
+@kernel("any-order")
+def row_mean(rows, layer, row, value):
+    """sum_t P[row, t] value[t]."""
+    number = layer * rows.n_rows + row
+    total = 0.0
+    for i in range(rows.indptr[number], rows.indptr[number + 1]):
+        total += rows.data[i] * value[rows.indices[i]]
+    return total
+
+
+@kernel("any-order")
+def means(rows, layer, value, out):
+    """out[row] = sum_t P[row, t] value[t]."""
+    first = layer * rows.n_rows
+    begin = rows.indptr[first]
+    for row in range(out.shape[0]):
+        end = rows.indptr[first + row + 1]
+        total = 0.0
+        for i in range(begin, end):
+            total += rows.data[i] * value[rows.indices[i]]
+        out[row] = total
+        begin = end
+
+
+@kernel("any-order")
+def row_spread(rows, outcome, layer, row, value, centre, carried):
+    """sum_t P[row, t] ((outcome[row, t] + value[t] - centre)^2 + carried[t]); an empty `outcome` counts as zero."""
+    number = layer * rows.n_rows + row
+    total = 0.0
+    for i in range(rows.indptr[number], rows.indptr[number + 1]):
+        t = rows.indices[i]
+        gap = value[t] - centre
+        if outcome.size > 0:
+            gap += outcome[i]
+        total += rows.data[i] * (gap * gap + carried[t])
+    return total
+
+
+@kernel("any-order")
+def push(rows, layer, row, weight, out):
+    """out[t] += weight P[row, t]."""
+    number = layer * rows.n_rows + row
+    for i in range(rows.indptr[number], rows.indptr[number + 1]):
+        out[rows.indices[i]] += weight * rows.data[i]
+
+
+@kernel("any-order")
+def means_many(rows, layer, values, out):
+    """out[row, k] = sum_t P[row, t] values[t, k]."""
+    first = layer * rows.n_rows
+    for row in range(out.shape[0]):
+        for k in range(out.shape[1]):
+            out[row, k] = 0.0
+        for i in range(rows.indptr[first + row], rows.indptr[first + row + 1]):
+            weight, t = rows.data[i], rows.indices[i]
+            for k in range(out.shape[1]):
+                out[row, k] += weight * values[t, k]
