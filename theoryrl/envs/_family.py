@@ -27,7 +27,8 @@ def family(function: Callable[P, R]) -> Callable[P, R]:
         result: Any = function(*args, **kwargs)
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
-        title = f"{function.__name__}({', '.join(f'{k}={_short(v)}' for k, v in bound.arguments.items() if v is not None)})"
+        given = [f"{key}={_short(value)}" for key, value in bound.arguments.items() if value is not None]
+        title = f"{function.__name__}({', '.join(given)})"
         if isinstance(result, FiniteHorizonMDP):
             return result.renamed(title)  # type: ignore[return-value]
         return dataclasses.replace(result, mdp=result.mdp.renamed(title))

@@ -69,7 +69,8 @@ def strens_chain(*, n_states: int = 5, slip: float = 0.2, horizon: int = 20) -> 
 
     References
     ----------
-    Strens (2000), A Bayesian framework for reinforcement learning, Section 5, after Dearden, Friedman and Russell (1998).
+    Strens (2000), A Bayesian framework for reinforcement learning, after the chain of Dearden, Friedman and Russell
+    (1998), Bayesian Q-learning.
     """
     n_states = require_int(n_states, 2, "n_states")
     slip = require_real(slip, "slip", 0, 1)
@@ -83,5 +84,9 @@ def strens_chain(*, n_states: int = 5, slip: float = 0.2, horizon: int = 20) -> 
     outcome[:, :, 0] = 2.0
     outcome[-1, :, -1] = 10.0
     return FiniteHorizonMDP(
-        transition, outcome_reward=outcome, horizon=horizon, reward_range=(0.0, 10.0), action_labels=("advance", "return")
+        transition,
+        outcome_reward=outcome,
+        horizon=horizon,
+        reward_range=(0.0, 10.0),
+        action_labels=("advance", "return"),
     )

@@ -16,6 +16,23 @@ FAMILIES = {
     "chain": "chain",
     "strens_chain": "chain",
     "riverswim": "riverswim",
+    "combination_lock": "lock",
+    "deep_sea": "deep_sea",
+    "binary_tree": "tree",
+    "jao_two_state": "lower_bounds",
+    "hard_episodic": "lower_bounds",
+    "garnet": "randoms",
+    "random_dense": "randoms",
+    "linear_mdp": "linear",
+    "from_text_map": "grid",
+    "four_rooms": "grid",
+    "windy": "grid",
+    "cliff": "grid",
+    "block_mdp": "block",
+    "exogenous": "block",
+    "inventory": "operations",
+    "machine_replacement": "operations",
+    "queue_admission": "operations",
 }
 
 
@@ -110,11 +127,13 @@ def _value(text: str, default: Any, key: str) -> Any:
         if isinstance(default, tuple):
             return tuple(float(part) for part in text.split(","))
     except (ValueError, KeyError):
-        kind = {bool: "true or false", float: "a number", tuple: "numbers separated by commas"}.get(type(default), "an integer")
+        kinds = {bool: "true or false", float: "a number", tuple: "numbers separated by commas"}
+        kind = kinds.get(type(default), "an integer")
         raise ValueError(f"{key} must be {kind}, not {text!r}") from None
     return text
 
 
 def _section(function: Any, title: str) -> str:
-    match = re.search(rf"^{title}\n-+\n(.*?)(?=\n\n|\Z)", inspect.cleandoc(function.__doc__ or ""), re.DOTALL | re.MULTILINE)
+    text = inspect.cleandoc(function.__doc__ or "")
+    match = re.search(rf"^{title}\n-+\n(.*?)(?=\n\n|\Z)", text, re.DOTALL | re.MULTILINE)
     return " ".join(match[1].split()) if match else ""

@@ -26,8 +26,8 @@ def riverswim(*, n_states: int = 6, horizon: int = 20) -> FiniteHorizonMDP:
 
     Notes
     -----
-    Known constants: always swimming right earns g = p_{S-1} per step in the long run, where p_0 : ... : p_{S-2} : p_{S-1} =
-    1 : 3 : ... : 3^(S-2) : (3/7) 3^(S-2). This is the optimal gain for every S >= 2.
+    Known constants: the optimal long-run gain is that of always swimming right, p_{S-1} of the stationary distribution
+    p_0 : p_1 : ... : p_{S-2} : p_{S-1} = 1 : 3 : ... : 3^(S-2) : (3/7) 3^(S-2).
 
     References
     ----------

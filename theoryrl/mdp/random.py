@@ -42,7 +42,8 @@ def random_mdp(
     sparse : bool
         Store sparse rows; memory is then of order S * A * b, never S * A * S.
     reward_law : {"deterministic", "bernoulli", "uniform", "outcome"}
-        Means (for "outcome" the reward of each successor) are uniform on [0, 1]; "uniform" noise is as wide as [0, 1] allows.
+        Means (for "outcome" the reward of each successor) are uniform on [0, 1]; "uniform" noise is as wide as [0, 1]
+        allows.
 
     Returns
     -------
