@@ -1,0 +1,21 @@
+"""Floor 3: the interaction protocol and the standard online learners."""
+
+from theoryrl._lazy import attach
+
+__getattr__, __dir__, __all__ = attach(
+    __name__,
+    {
+        "run": "run",
+        "Run": "run",
+        "UCBVI": "ucbvi",
+        "Uniform": "uniform",
+        "Problem": "verbs",
+        "plan": "verbs",
+        "act": "verbs",
+        "observe": "verbs",
+        "chance": "verbs",
+        "upper_value": "verbs",
+        "ucbvi_regret_bound": "bounds",
+        "ucbvi_regret_closed_form": "bounds",
+    },
+)

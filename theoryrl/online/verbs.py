@@ -1,0 +1,85 @@
+"""The interaction protocol: five verbs, written once per learner, run by compiled loops and by plain Python alike.
+
+A learner's state is a NamedTuple of arrays. Each verb is a `functools.singledispatch` function for Python callers and a
+`numba.extending.overload` for compiled callers, resolved on the NamedTuple's class, so that one driver serves every
+learner and the same source gives the same numbers, bit for bit, in both worlds (no reassociation of sums in here).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import singledispatch
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba.extending import overload
+from numpy.typing import NDArray
+
+
+class Problem(NamedTuple):
+    """All that a learner is told: the sizes, the range of rewards, the actions allowed, whether the dynamics are stationary.
+
+    n_states, n_actions, horizon : int
+    reward_low, reward_high : float
+    stationary : bool
+        Whether transitions and rewards are the same at every layer (an assumption of the problem class).
+    action_mask : bool (S, A)
+    """
+
+    n_states: int
+    n_actions: int
+    horizon: int
+    reward_low: float
+    reward_high: float
+    stationary: bool
+    action_mask: NDArray[np.bool_]
+
+
+def _verb(signature: Callable) -> Any:
+    generic: Any = singledispatch(signature)
+    table: dict[type, Callable] = {}
+
+    @overload(generic, strict=False)
+    def resolve(learner: Any, *args: Any) -> Any:
+        return table.get(getattr(learner, "instance_class", None))
+
+    def implement(state: type) -> Callable[[Callable], Callable]:
+        def register(implementation: Callable) -> Callable:
+            generic.register(state, implementation)
+            table[state] = implementation
+            return implementation
+
+        return register
+
+    generic.implement = implement
+    return generic
+
+
+@_verb
+def plan(learner: Any, episode: int) -> bool:
+    """Prepare for episode number `episode` (from 0); return whether the policy may differ from the last episode's."""
+    raise TypeError(f"{type(learner).__name__} does not implement plan")
+
+
+@_verb
+def act(learner: Any, h: int, s: int, rng: np.random.Generator) -> int:
+    """The action at layer h in state s; `rng` is the learner's own stream."""
+    raise TypeError(f"{type(learner).__name__} does not implement act")
+
+
+@_verb
+def observe(learner: Any, h: int, s: int, a: int, reward: float, s_next: int) -> None:
+    """Take in one transition."""
+    raise TypeError(f"{type(learner).__name__} does not implement observe")
+
+
+@_verb
+def chance(learner: Any, h: int, s: int, a: int) -> float:
+    """The probability with which `act` would choose a at layer h in state s, given the last plan: makes regret exact."""
+    raise TypeError(f"{type(learner).__name__} does not implement chance")
+
+
+@_verb
+def upper_value(learner: Any, h: int, s: int) -> float:
+    """The learner's upper estimate of V*_h(s), in units of reward; infinity for a learner that keeps none."""
+    raise TypeError(f"{type(learner).__name__} does not implement upper_value")
