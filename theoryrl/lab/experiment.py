@@ -11,12 +11,12 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.machinery import ModuleSpec, SourceFileLoader
-from importlib.metadata import version
 from importlib.util import module_from_spec
 from pathlib import Path
 from types import CodeType
 from typing import Any
 
+from theoryrl import __version__
 from theoryrl.mdp._checks import require_int
 
 # Columns that every table has; a parameter cannot be called the same.
@@ -37,10 +37,10 @@ class Experiment:
         A mapping from parameter to a sequence of JSON values stands for its cartesian product: parameters in the order
         written, the last one varying fastest. A sequence of dicts lists the cells themselves.
     measure : callable
-        ``measure(cell, seed)`` with `cell` a dict of parameters (its own copy) and `seed` a ``numpy.random.SeedSequence``
-        returns a mapping from metric to a number, or to a pair ``(steps, values)`` of one-dimensional arrays of one
-        length (steps: distinct non-negative integers). A plain number stands at step 0. It runs on several threads at
-        once, must draw all its randomness from `seed`, and must not change anything outside itself.
+        ``measure(cell, seed)`` takes a dict of parameters (its own copy) and a ``numpy.random.SeedSequence``; it
+        returns a mapping from metric to a number, or to a pair ``(steps, values)`` of one-dimensional arrays of the
+        same length (steps: distinct non-negative integers). A plain number stands at step 0. It runs on several
+        threads at once, must draw all its randomness from `seed`, and must not change anything outside itself.
     seeds : int
         How many seeds each cell gets unless the call says otherwise; seeds are numbered from 0.
     predicted : dict
@@ -106,12 +106,17 @@ class Experiment:
             "name": self.name,
             "grid": hashlib.sha256(plan.encode()).hexdigest(),
             "source": hashlib.sha256(self.source.encode()).hexdigest(),
-            "theoryrl": version("theoryrl"),
+            "theoryrl": __version__,
         }
 
     def digest(self) -> str:
         """SHA-256 (hex) of the fingerprint: two experiments with one digest fill one table."""
         return hashlib.sha256(json.dumps(self.fingerprint()).encode()).hexdigest()
+
+
+def one_line(error: Exception) -> str:
+    """An exception in one line: its type and its text."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def _as_json(value: Any, what: str) -> str:
@@ -173,7 +178,7 @@ def load_experiment(path: str | os.PathLike[str]) -> Experiment:
     Raises
     ------
     ValueError
-        If there is no such file, it cannot be read, running it raises, or it has no ``EXPERIMENT``: one line, path first.
+        If there is no such file, it cannot be read, running it raises, or it has no ``EXPERIMENT``; the path is named.
     """
     path = Path(path)
     try:
@@ -194,8 +199,7 @@ def load_experiment(path: str | os.PathLike[str]) -> Experiment:
         module.__loader__.exec_module(module)  # type: ignore[union-attr]
     except Exception as error:
         del sys.modules[name]
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{path}: running it raised {type(error).__name__}: {reason}") from error
+        raise ValueError(f"{path}: running it raised {one_line(error)}") from error
     experiment = getattr(module, "EXPERIMENT", None)
     if not isinstance(experiment, Experiment):
         what = "defines no EXPERIMENT" if experiment is None else f"EXPERIMENT is a {type(experiment).__name__}"
