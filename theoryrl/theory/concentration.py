@@ -131,21 +131,23 @@ def weissman_bound(n: Any, t: Any, outcomes: Any) -> Any:
 
 _UNIFORM = ((2, 1), (2, 2), (2, 40), (3, 1), (3, 10), (4, 1), (4, 6), (5, 5), (16, 3))
 _SKEWED: tuple[tuple[int, ...], ...] = ((1, 999), (1, 9), (0, 1, 1), (1, 1, 98), (1, 2, 3, 4))
-# Rows of a model are taken while the number of possible counts stays below this.
-_MOST_COUNTS = 3000
+# Of a model: so many distinct rows, of so many successors (beyond that the bound says nothing for the n in question),
+# with an n for which no more than so many count vectors are possible.
 _MOST_ROWS = 30
+_MOST_OUTCOMES = 100
+_MOST_COUNTS = 3000
 
 
-def _draws(model: Any, rng: np.random.SeedSequence, runs: int) -> Iterator[tuple[str, list[int], int]]:
-    """(label, integer weights, n): the model's own random rows, else a grid and random laws."""
-    found = False
-    for label, weights in _model_rows(model) if model is not None else ():
+def _draws_of_rows(model: Any) -> Iterator[tuple[str, list[int], int]]:
+    """(label, integer weights, n) from the random rows of a model."""
+    for label, weights in _model_rows(model):
         for n in (1, 2, 4, 8, 16):
             if n == 1 or math.comb(n + len(weights) - 1, n) <= _MOST_COUNTS:
-                found = True
                 yield f"{label}, n={n}", weights, n
-    if found:
-        return
+
+
+def _draws(rng: np.random.SeedSequence, runs: int) -> Iterator[tuple[str, list[int], int]]:
+    """(label, integer weights, n): a grid, then random laws."""
     for size, n in _UNIFORM:
         yield f"uniform on {size}, n={n}", [1] * size, n
     for skewed in _SKEWED:
@@ -169,7 +171,7 @@ def _model_rows(model: Any) -> Iterator[tuple[str, list[int]]]:
             continue
         values = rows.data[slice(*rows.indptr[row : row + 2])] if sparse else rows[row]
         key = tuple(sorted(float(value) for value in values[values > 0]))
-        if 2 <= len(key) <= _MOST_COUNTS and key not in seen:
+        if 2 <= len(key) <= _MOST_OUTCOMES and key not in seen:
             seen.add(key)
             exact = [Fraction(value) for value in key]
             common = math.lcm(*(value.denominator for value in exact))
@@ -191,10 +193,12 @@ def weissman(
 ) -> ExactObservations:
     """P(|p_n - p|_1 >= t) against factor exp(-rate n t^2), at every t that the law can reach.
 
-    `union`: "subsets" for the factor 2^S - 2, "states" for 2 S, "none" for 1.
+    `union`: "subsets" for the factor 2^S - 2, "states" for 2 S, "none" for 1. The laws are the model's random rows;
+    without a model, or without such rows, a built-in grid.
     """
     collector = Collector()
-    for label, weights, n in _draws(model, rng, runs):
+    rows = list(_draws_of_rows(model)) if model is not None else []
+    for label, weights, n in rows or _draws(rng, runs):
         size = len(weights)
         factor = {"subsets": 2**size - 2, "states": 2 * size, "none": 1}[union]
         masses, denominator = l1_weights(weights, n)
@@ -204,7 +208,9 @@ def weissman(
             t = Fraction(distance, denominator)
             if t > 0:
                 collector.add(f"{label}, t={float(t):.4g}", Fraction(tail, total), -rate * n * t**2, factor)
-    return collector.observations((model.name or repr(model),) if model is not None else ())
+    if model is None:
+        return collector.observations()
+    return collector.observations((model.name or repr(model),) if rows else ("built-in laws",))
 
 
 # ---- martingales
