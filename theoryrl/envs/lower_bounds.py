@@ -113,7 +113,7 @@ def hard_episodic(
     if nodes != n_states - 3:
         below = nodes - n_actions ** (depth - 1)
         raise ValueError(
-            f"n_states must be 3 plus the size of a full {n_actions}-ary tree, as {below + 3} or {nodes + 3}, not {n_states}"
+            f"n_states must be 3 + the size of a full {n_actions}-ary tree ({below + 3}, {nodes + 3}), not {n_states}"
         )
     n_leaves = n_actions ** (depth - 1)
     epsilon = require_real(epsilon, "epsilon", 0, 0.5)

@@ -82,7 +82,7 @@ def random_mdp(
     if sparse:
         pointer = np.arange(0, rows * branching + 1, branching)
         kernel: Any = SparseTransition(
-            pointer, successors.reshape(-1), weights.reshape(-1), n_states, n_actions, layers, staged
+            pointer, successors.reshape(-1).astype(np.uint32), weights.reshape(-1), n_states, n_actions, layers, staged
         )
     else:
         shape = (*lead, n_states, n_actions, n_states)

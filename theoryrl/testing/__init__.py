@@ -1,0 +1,17 @@
+"""For tests of one's own: hypothesis strategies for models, policies, rewards and data, and plain-Python twins.
+
+The strategies need hypothesis (`pip install theoryrl[testing]`); `theoryrl.testing.naive` needs nothing.
+"""
+
+from theoryrl._lazy import attach
+
+__getattr__, __dir__, __all__ = attach(
+    __name__,
+    {
+        "mdps": "strategies",
+        "discounted_mdps": "strategies",
+        "policies": "strategies",
+        "rewards": "strategies",
+        "naive": "=naive",
+    },
+)
