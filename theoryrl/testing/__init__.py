@@ -12,6 +12,7 @@ __getattr__, __dir__, __all__ = attach(
         "discounted_mdps": "strategies",
         "policies": "strategies",
         "rewards": "strategies",
+        "datasets": "strategies",
         "naive": "=naive",
     },
 )

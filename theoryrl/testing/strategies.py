@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from theoryrl.mdp.dataset import Dataset
 from theoryrl.mdp.model import REWARD_LAWS, DiscountedMDP, FiniteHorizonMDP
 from theoryrl.mdp.policy import MixturePolicy
 from theoryrl.mdp.transitions import SparseTransition
@@ -123,6 +124,47 @@ def rewards(
     """Mean rewards that fit a model, (S, A) or (H, S, A), within `reward_bounds`; many ties."""
     lead = draw(_layers(mdp, staged))
     return draw(_tables((*lead, mdp.n_states, mdp.n_actions), *reward_bounds))
+
+
+@st.composite
+def datasets(draw: Any, mdp: FiniteHorizonMDP, max_episodes: int = 4) -> Dataset:
+    """Data that `mdp` can produce: 1 to `max_episodes` whole episodes of allowed actions.
+
+    States, actions and rewards are any that have positive probability, not samples in proportion to it. Shrinks to one
+    episode through the lowest-numbered states and actions.
+    """
+    columns: list[list[Any]] = [[], [], [], [], [], []]
+    for episode in range(draw(st.integers(1, max_episodes))):
+        state = draw(_support(mdp.initial))
+        for h in range(mdp.horizon):
+            action = draw(st.sampled_from(np.flatnonzero(mdp.action_mask[state]).tolist()))
+            weights, outcomes = _row(mdp, h, state, action)
+            after = draw(_support(weights))
+            reward = outcomes[after] if mdp.reward_law == "outcome" else draw(_sampled_rewards(mdp, h, state, action))
+            for column, value in zip(columns, (episode, h, state, action, reward, after), strict=True):
+                column.append(value)
+            state = after
+    return Dataset(*columns, mdp.n_states, mdp.n_actions, mdp.horizon)  # type: ignore[arg-type]
+
+
+def _support(weights: NDArray[np.float64]) -> Any:
+    return st.sampled_from(np.flatnonzero(weights > 0).tolist())
+
+
+def _row(mdp: FiniteHorizonMDP, h: int, s: int, a: int) -> tuple[NDArray[np.float64], Any]:
+    dense = mdp.to_dense()
+    place = (h, s, a) if dense.staged_transition else (s, a)
+    return dense.transition[place], None if dense.outcome_reward is None else dense.outcome_reward[place]
+
+
+def _sampled_rewards(mdp: FiniteHorizonMDP, h: int, s: int, a: int) -> Any:
+    """Rewards that (s, a) can pay at layer h, unless they depend on the successor."""
+    place = (h, s, a) if mdp.reward.ndim == 3 else (s, a)
+    mean = float(mdp.reward[place])
+    if mdp.reward_law == "bernoulli":
+        return st.sampled_from([0.0] * (mean < 1) + [1.0] * (mean > 0))
+    noise = float(mdp.reward_noise[place]) if mdp.reward_law == "uniform" else 0.0
+    return st.sampled_from((mean, mean - noise, mean + noise)) if noise else st.just(mean)
 
 
 def _layers(mdp: FiniteHorizonMDP | DiscountedMDP, staged: bool | None) -> Any:
