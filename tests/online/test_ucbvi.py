@@ -198,7 +198,7 @@ def test_plan_says_whether_the_policy_changed(mdp, seed):
 
 
 def test_results_do_not_depend_on_workers_or_on_the_number_of_seeds():
-    mdp = trl.envs.make("riverswim", n_states=4, horizon=6)
+    mdp = trl.random_mdp(4, 2, 6, rng=0, reward_law="bernoulli")
     whole = run(UCBVI(), mdp, 40, seeds=5, rng=7, jobs=1)
     for other in (run(UCBVI(), mdp, 40, seeds=5, rng=7, jobs=3), run(UCBVI(), mdp, 40, seeds=3, rng=7, jobs=2)):
         rows = len(other.regret)
