@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from theoryrl.mdp.interop._outcomes import storage
+from theoryrl.mdp.interop._building import storage
 from theoryrl.mdp.model import FiniteHorizonMDP
 
 _ACTIONS = {

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from theoryrl.mdp.files import write_whole
-from theoryrl.mdp.interop._outcomes import storage
+from theoryrl.mdp.interop._building import Model, model, storage
 from theoryrl.mdp.interop._prism_reading import (
     OWN_NAME,
     Lines,
@@ -31,9 +31,6 @@ from theoryrl.mdp.interop._prism_reading import (
     read_rewards,
     read_state_labels,
 )
-from theoryrl.mdp.model import DiscountedMDP, FiniteHorizonMDP
-
-Model = FiniteHorizonMDP | DiscountedMDP
 
 
 def from_prism(
@@ -76,8 +73,6 @@ def from_prism(
     FileNotFoundError
         No `.tra` file.
     """
-    if (horizon is None) == (discount is None):
-        raise ValueError("PRISM's files have no criterion: pass either horizon= or discount=")
     prefix = _prefix(path)
     transitions = Transitions(Lines(prefix + ".tra"))
     n_states = transitions.n_states
@@ -100,9 +95,7 @@ def from_prism(
         "name": Path(prefix).name,
     }
     try:
-        if horizon is not None:
-            return FiniteHorizonMDP(transition, horizon=horizon, **settings)
-        return DiscountedMDP(transition, discount=discount, **settings)  # type: ignore[arg-type]
+        return model(transition, horizon, discount, "PRISM's files have", **settings)
     except ValueError as error:
         raise ValueError(f"{prefix}.tra: {error}") from None
 
