@@ -159,6 +159,7 @@ def rate(exponent, *, noise=0.0, upper=False, seeds=20, tolerance=0.05):
         (dict(exponent=0.3, upper=True), "consistent"),
         (dict(exponent=0.7, upper=True), "refuted"),
         (dict(exponent=0.55, noise=0.5), "inconclusive"),
+        (dict(exponent=0.62, noise=0.5), "inconclusive"),
         (dict(exponent=0.5, seeds=4), "inconclusive"),
     ],
 )
