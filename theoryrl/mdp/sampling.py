@@ -17,8 +17,8 @@ class Sampler(NamedTuple):
     """What a model looks like to a sampling loop; all arrays are read-only, so that every model has this one type.
 
     Row `h * transition_stride + s * A + a` is the pair (s, a) at layer h, the last row the initial distribution. A row
-    holds the successors of positive probability only, so that nothing else can ever be drawn; the row of a forbidden pair
-    is empty and must not be asked for.
+    holds the successors of positive probability only, so that nothing else can ever be drawn; the row of a forbidden
+    pair is empty and must not be asked for.
 
     Parameters
     ----------
@@ -55,48 +55,65 @@ class Sampler(NamedTuple):
     n_actions: int
 
 
+def transition_rows(mdp: Model) -> tuple[NDArray[np.int64], NDArray[np.uint32], NDArray[np.float64]]:
+    """Transitions as rows `(pointer, indices, data)`, whatever the storage; `indices` is empty for dense ones."""
+    if mdp.is_sparse:
+        return mdp.transition.indptr, mdp.transition.indices, mdp.transition.data
+    pointer = np.arange(0, mdp.transition.size + 1, mdp.n_states)
+    return read_only(pointer), read_only(np.empty(0, np.uint32)), mdp.transition.reshape(-1)
+
+
+def row_tables(
+    pointer: NDArray[np.int64],
+    indices: NDArray[np.uint32],
+    data: NDArray[np.float64],
+    last: NDArray[np.float64],
+    allowed: NDArray[np.bool_],
+    rewards: NDArray[np.float64] | None = None,
+) -> tuple[NDArray, NDArray, NDArray, NDArray, NDArray]:
+    """`(indptr, successors, threshold, alias, outcome_reward)` of rows as in `transition_rows`, and of one row `last`.
+
+    `rewards` goes with `data`; `allowed`, repeated as needed, says which rows are not to be left empty.
+    """
+    indptr = np.zeros(len(pointer) + 1, np.int64)
+    kernels.count_rows(pointer, data, allowed, indptr)
+    start = np.flatnonzero(last)
+    end = int(indptr[-2])
+    size = end + len(start)
+    indptr[-1] = size
+    successors = np.empty(size, np.uint32)
+    threshold = np.empty(size)
+    outcome = np.zeros(0 if rewards is None else size)
+    given = np.empty(0) if rewards is None else rewards
+    kernels.pack_rows(pointer, indices, data, read_only(given), allowed, successors, threshold, outcome)
+    successors[end:], threshold[end:] = start, last[start]
+    longest = int(np.diff(indptr).max())
+    alias = np.empty(size if longest > LINEAR_LIMIT else 0, np.uint32)
+    kernels.prepare_rows(indptr, threshold, alias, np.empty(longest, np.int64))
+    return read_only(indptr), read_only(successors), read_only(threshold), read_only(alias), read_only(outcome)
+
+
 def sampler(mdp: Model) -> Sampler:
     """The sampling tables of a model: 12 bytes per positive probability, 16 if some row is long.
 
-    Draw from them, in Python and in kernels alike, with `draw_initial(tables, rng)` and `draw_step(tables, h, s, a, rng)`.
-    Short rows are scanned (inverse CDF: `s_next` is the first successor whose cumulative probability exceeds the uniform),
-    long ones use an alias table (one uniform serves for column and coin; probabilities are exact to about n * 2^-52).
+    Draw from them, in Python and in kernels alike, with `draw_initial(tables, rng)` and
+    `draw_step(tables, h, s, a, rng)`. Short rows are scanned (inverse CDF: `s_next` is the first successor whose
+    cumulative probability exceeds the uniform); long ones use an alias table, where one uniform serves for column and
+    coin, so that the probabilities of a row of n successors are exact to about n * 2^-52.
     """
-    n_rows = (mdp.horizon if mdp.staged_transition else 1) * mdp.n_states * mdp.n_actions  # type: ignore[union-attr]
-    allowed = mdp.action_mask.reshape(-1)
-    indptr = np.zeros(n_rows + 2, np.int64)
-    if mdp.is_sparse:
-        rows = mdp.transition
-        kernels.count_sparse(rows.indptr, rows.data, allowed, indptr)
-    else:
-        dense = mdp.transition.reshape(n_rows, mdp.n_states)
-        kernels.count_dense(dense, allowed, indptr)
-    start = np.flatnonzero(mdp.initial)
-    end = int(indptr[n_rows])
-    indptr[-1] = end + len(start)
-    successors = np.empty(indptr[-1], np.uint32)
-    threshold = np.empty(indptr[-1])
-    outcome = np.empty(indptr[-1] if mdp.reward_law == "outcome" else 0)
-    if mdp.is_sparse:
-        given = np.empty(0) if mdp.outcome_reward is None else mdp.outcome_reward
-        kernels.pack_sparse(_frozen(rows.indptr), rows.indices, rows.data, _frozen(given), allowed, successors, threshold, outcome)
-    else:
-        given = np.empty((0, 0)) if mdp.outcome_reward is None else mdp.outcome_reward.reshape(n_rows, mdp.n_states)
-        kernels.pack_dense(dense, _frozen(given), allowed, successors, threshold, outcome)
-    successors[end:], threshold[end:] = start, mdp.initial[start]
-    outcome[end:] = 0.0
-    longest = int(np.diff(indptr).max())
-    alias = np.empty(len(successors) if longest > LINEAR_LIMIT else 0, np.uint32)
-    kernels.prepare_rows(indptr, threshold, alias, np.empty(longest, np.int64))
+    rewards = None if mdp.outcome_reward is None else mdp.outcome_reward.reshape(-1)
+    indptr, successors, threshold, alias, outcome = row_tables(
+        *transition_rows(mdp), mdp.initial, mdp.action_mask.reshape(-1), rewards
+    )
     pairs = mdp.n_states * mdp.n_actions
     return Sampler(
-        _frozen(indptr),
-        _frozen(successors),
-        _frozen(threshold),
-        _frozen(alias),
+        indptr,
+        successors,
+        threshold,
+        alias,
         mdp.reward.reshape(-1),
-        _frozen(np.empty(0) if mdp.reward_noise is None else mdp.reward_noise.reshape(-1)),
-        _frozen(outcome),
+        read_only(np.empty(0) if mdp.reward_noise is None else mdp.reward_noise.reshape(-1)),
+        outcome,
         REWARD_LAWS.index(mdp.reward_law),
         pairs if mdp.staged_transition else 0,
         pairs if mdp.reward.ndim == 3 else 0,
@@ -105,9 +122,20 @@ def sampler(mdp: Model) -> Sampler:
     )
 
 
-def _frozen(array: NDArray) -> NDArray:
+def read_only(array: NDArray) -> NDArray:
+    """The array itself, made read-only: numba takes that for part of its type."""
     array.flags.writeable = False
     return array
 
 
-__all__ = ["LINEAR_LIMIT", "Sampler", "draw_entry", "draw_initial", "draw_step", "sampler"]
+__all__ = [
+    "LINEAR_LIMIT",
+    "Sampler",
+    "draw_entry",
+    "draw_initial",
+    "draw_step",
+    "read_only",
+    "row_tables",
+    "sampler",
+    "transition_rows",
+]
