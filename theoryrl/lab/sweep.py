@@ -165,7 +165,8 @@ def _compute(
                 running[future] = cell, seed
             if not running:
                 break
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
+            # Wake up now and then: a ctrl-C that falls just before the wait is otherwise seen only after the next job.
+            for future in wait(running, timeout=1, return_when=FIRST_COMPLETED).done:
                 job = running.pop(future)
                 try:
                     rows = future.result()
