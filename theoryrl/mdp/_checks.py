@@ -20,7 +20,7 @@ def frozen(array: Any, dtype: Any, name: str) -> NDArray:
     if given.dtype == object or given.dtype.kind in "USmMVc":
         raise ValueError(f"{name} must hold numbers, not {given.dtype}")
     if np.issubdtype(dtype, np.integer) and given.dtype.kind == "f":
-        wrong = given != np.floor(given)
+        wrong = ~(np.isfinite(given) & (given == np.floor(given)))
         if wrong.any():
             raise ValueError(f"{entry(name, first(wrong))} = {given[first(wrong)]} is not an integer")
     if given.dtype == dtype and given.flags.c_contiguous and not given.flags.writeable:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from theoryrl.mdp._checks import require_int
 from theoryrl.mdp.transitions import SparseTransition
 
 
@@ -19,6 +20,8 @@ def arguments_from_functions(
     initial: Any,
 ) -> dict[str, Any]:
     """Constructor arguments of a sparse model; `horizon` given means that both callables take the layer first."""
+    if horizon is not None:
+        horizon = require_int(horizon, 1, "horizon")
     states = list(states)
     number = {state: i for i, state in enumerate(states)}
     if not states:
@@ -63,7 +66,7 @@ def _initial(initial: Any, number: Mapping[Any, int], n_states: int) -> Any:
     if initial is None:
         return None
     weights = np.zeros(n_states)
-    for state, probability in (initial.items() if isinstance(initial, Mapping) else [(initial, 1.0)]):
+    for state, probability in initial.items() if isinstance(initial, Mapping) else [(initial, 1.0)]:
         if state not in number:
             raise ValueError(f"initial names {state!r}, which is not a state")
         weights[number[state]] += probability

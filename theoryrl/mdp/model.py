@@ -112,7 +112,7 @@ class _Model:
 
     def _set_reward(self, reward: Any, outcome: Any, law: Any, noise: Any, limits: Any) -> None:
         if (reward is None) == (outcome is None):
-            raise ValueError("give either reward (means) or outcome_reward (one per successor), not both and not neither")
+            raise ValueError("give either reward (means) or outcome_reward (one per successor), and not both")
         if outcome is not None:
             if law not in (None, "outcome"):
                 raise ValueError(f"outcome_reward fixes the law of the reward; reward_law={law!r} contradicts it")
@@ -166,7 +166,13 @@ class _Model:
         else:
             rows = self.transition
             weighted = SparseTransition(
-                rows.indptr, rows.indices, rows.data * outcome, rows.n_states, rows.n_actions, rows.n_layers, rows.staged
+                rows.indptr,
+                rows.indices,
+                rows.data * outcome,
+                rows.n_states,
+                rows.n_actions,
+                rows.n_layers,
+                rows.staged,
             )
             mean = weighted.row_sums().reshape((-1, self.n_states, self.n_actions))
             mean = mean if rows.staged else mean[0]
@@ -281,6 +287,7 @@ class _Model:
     def _settings(self) -> dict[str, Any]:
         return {
             "kind": type(self).__name__,
+            "staged": self.staged_transition,
             "reward_law": self.reward_law,
             "reward_range": list(self.reward_range),
             "state_labels": self.state_labels and list(self.state_labels),
@@ -300,13 +307,18 @@ class _Model:
         if not isinstance(other, _Model):
             return NotImplemented
         mine, theirs = self._arrays(), other._arrays()
-        return self._settings() == other._settings() and mine.keys() == theirs.keys() and all(
-            (a is None and b is None) or (a is not None and b is not None and np.array_equal(a, b))
-            for a, b in ((mine[k], theirs[k]) for k in mine)
+        return (
+            self._settings() == other._settings()
+            and mine.keys() == theirs.keys()
+            and all(
+                (a is None and b is None) or (a is not None and b is not None and np.array_equal(a, b, equal_nan=True))
+                for a, b in ((mine[k], theirs[k]) for k in mine)
+            )
         )
 
     def __hash__(self) -> int:
-        return hash(self.digest())
+        # Coarser than equality on purpose: 0.0 == -0.0, but their digests differ.
+        return hash((type(self).__name__, self.n_states, self.n_actions, self.reward_law))
 
     def digest(self) -> str:
         """SHA-256 of the arrays and settings (not of the name), as a hexadecimal string."""
@@ -389,7 +401,13 @@ class FiniteHorizonMDP(_Model):
                 end = transition.indptr[horizon * self.n_states * self.n_actions]
                 pointer = transition.indptr[: horizon * self.n_states * self.n_actions + 1]
                 transition = SparseTransition(
-                    pointer, transition.indices[:end], transition.data[:end], self.n_states, self.n_actions, horizon, True
+                    pointer,
+                    transition.indices[:end],
+                    transition.data[:end],
+                    self.n_states,
+                    self.n_actions,
+                    horizon,
+                    True,
                 )
                 outcome = None if outcome is None else frozen(outcome[:end], np.float64, "outcome_reward")
             elif self.staged_transition:
@@ -502,7 +520,8 @@ class DiscountedMDP(_Model):
         """A sparse model from callables, as `FiniteHorizonMDP.from_functions`."""
         from theoryrl.mdp.functions import arguments_from_functions
 
-        return cls(**arguments_from_functions(states, actions, transition, reward, None, initial), discount=discount, **settings)
+        given = arguments_from_functions(states, actions, transition, reward, None, initial)
+        return cls(**given, discount=discount, **settings)
 
     def _settings(self) -> dict[str, Any]:
         return super()._settings() | {"discount": self.discount}

@@ -17,7 +17,7 @@ Model = FiniteHorizonMDP | DiscountedMDP
 
 
 def policy_layers(policy: Any, mdp: Model) -> NDArray:
-    """A validated policy with a layer axis: int64 (L, S) if deterministic, float64 (L, S, A) if stochastic, L in {1, H}.
+    """A validated policy with a layer axis, L in {1, H}: int64 (L, S) if deterministic, float64 (L, S, A) otherwise.
 
     Parameters
     ----------
@@ -39,7 +39,8 @@ def policy_layers(policy: Any, mdp: Model) -> NDArray:
         table = frozen(table, np.int64, "policy")
         wrong = (table < 0) | (table >= n_actions)
         if wrong.any():
-            raise ValueError(f"{entry('policy', first(wrong))} = {table[first(wrong)]} is not an action (0 to {n_actions - 1})")
+            place = first(wrong)
+            raise ValueError(f"{entry('policy', place)} = {table[place]} is not an action (0 to {n_actions - 1})")
         forbidden = ~np.take_along_axis(mdp.action_mask, np.atleast_2d(table).T, axis=1).T.reshape(table.shape)
         if forbidden.any():
             raise ValueError(f"{entry('policy', first(forbidden))} = {table[first(forbidden)]} is a forbidden action")
@@ -47,7 +48,8 @@ def policy_layers(policy: Any, mdp: Model) -> NDArray:
     if table.shape not in ((n_states, n_actions), (horizon, n_states, n_actions)):
         ways = f"({n_states},), ({n_states}, {n_actions})"
         ways += f", ({horizon}, {n_states}) or ({horizon}, {n_states}, {n_actions})" if horizon else ""
-        raise ValueError(f"policy has shape {table.shape} and type {table.dtype}; it can be {ways}, integer actions or probabilities")
+        ways += ", integer actions or probabilities"
+        raise ValueError(f"policy has shape {table.shape} and type {table.dtype}; it can be {ways}")
     table = frozen(table, np.float64, "policy")
     with np.errstate(invalid="ignore"):
         wrong = ~(table >= 0)
@@ -158,14 +160,15 @@ def augment(
         for i in range(len(row)):
             moved[i] = update(memory, int(state[i]), int(action[i]), int(rows.indices[i]))
             if not 0 <= moved[i] < n_memory:
-                raise ValueError(
-                    f"update({memory}, {state[i]}, {action[i]}, {rows.indices[i]}) = {moved[i]} is not in 0 to {n_memory - 1}"
-                )
+                call = f"update({memory}, {state[i]}, {action[i]}, {rows.indices[i]})"
+                raise ValueError(f"{call} = {moved[i]} is not in 0 to {n_memory - 1}")
         parts.append(moved)
+    origin = np.concatenate([memory * n_states + state for memory in range(n_memory)])
+    target = np.concatenate([moved * n_states + rows.indices for moved in parts])
     wide = SparseTransition.from_entries(
-        np.concatenate([memory * n_states + state for memory in range(n_memory)]),
+        origin,
         np.tile(action, n_memory),
-        np.concatenate([moved * n_states + rows.indices for moved in parts]),
+        target,
         np.tile(rows.data, n_memory),
         n_memory * n_states,
         n_actions,
@@ -178,18 +181,23 @@ def augment(
         if not 0 <= memory < n_memory:
             raise ValueError(f"initial_memory of state {s} is {memory}, not in 0 to {n_memory - 1}")
         initial[memory * n_states + s] = mdp.initial[s]
-    law = {"reward_law": "deterministic"} if mdp.reward_law == "outcome" else {"reward_law": mdp.reward_law}
-    if mdp.reward_noise is not None:
-        law["reward_noise"] = np.concatenate([mdp.reward_noise] * n_memory, axis=-2)
+    reward: dict[str, Any]
+    if mdp.reward_law == "outcome":
+        # A stored entry of the wide rows comes from exactly one of the source: bring the rewards into their order.
+        order = np.lexsort((target, np.tile(action, n_memory), origin, np.tile(layer, n_memory)))
+        reward = {"outcome_reward": np.tile(source.outcome_reward, n_memory)[order]}
+    else:
+        reward = {"reward": np.concatenate([mdp.reward] * n_memory, axis=-2), "reward_law": mdp.reward_law}
+        if mdp.reward_noise is not None:
+            reward["reward_noise"] = np.concatenate([mdp.reward_noise] * n_memory, axis=-2)
     wide_mdp = FiniteHorizonMDP(
         wide,
-        np.concatenate([mdp.reward] * n_memory, axis=-2),
         horizon=mdp.horizon,
         initial=initial,
         action_mask=np.tile(mdp.action_mask, (n_memory, 1)),
         reward_range=mdp.reward_range,
         name=f"{mdp.name} with memory {n_memory}".strip(),
-        **law,
+        **reward,
     )
     return AugmentedMDP(wide_mdp, n_memory)
 

@@ -14,7 +14,7 @@ from theoryrl.mdp._checks import ROW_TOLERANCE, entry, first, frozen, require_fi
 
 @dataclass(frozen=True, eq=False)
 class SparseTransition:
-    """Transition probabilities as compressed rows: row `(l * S + s) * A + a` holds the successors of `(s, a)` at layer `l`.
+    """Transition probabilities as compressed rows: row `(l * S + s) * A + a` holds the successors of (s, a) at layer l.
 
     Parameters
     ----------
@@ -57,9 +57,8 @@ class SparseTransition:
         if self.indptr.shape != (rows + 1,):
             raise ValueError(f"indptr has shape {self.indptr.shape}, not ({rows + 1},)")
         if self.indptr[0] != 0 or self.indptr[-1] != self.data.size or self.indices.shape != self.data.shape:
-            raise ValueError(
-                f"indptr runs from {self.indptr[0]} to {self.indptr[-1]} over {self.indices.size} indices and {self.data.size} data"
-            )
+            sizes = f"{self.indices.size} indices and {self.data.size} data"
+            raise ValueError(f"indptr runs from {self.indptr[0]} to {self.indptr[-1]} over {sizes}")
         steps = np.diff(self.indptr)
         if steps.size and steps.min() < 0:
             raise ValueError(f"{entry('indptr', first(np.append(False, steps < 0)))} decreases")
@@ -132,7 +131,7 @@ class SparseTransition:
             raise ValueError("transition is an empty list")
         offsets = np.cumsum([0] + [part.nnz for part in parts])
         indptr = np.concatenate(
-            [[0], *(np.asarray(part.indptr[1:], np.int64) + offset for part, offset in zip(parts, offsets, strict=False))]
+            [[0], *(np.asarray(part.indptr[1:], np.int64) + start for part, start in zip(parts, offsets, strict=False))]
         )
         return cls(
             indptr,
@@ -166,9 +165,10 @@ class SparseTransition:
         layers: Sequence[int] | None = None,
         n_layers: int = 1,
     ) -> SparseTransition:
-        """From a list of entries `(s, a, s', p)` (and a layer each when staged); entries of one pair of states add up."""
+        """From entries `(s, a, s', p)`, and a layer each when staged; what is given twice adds up."""
         lists = [np.asarray(states, np.int64), np.asarray(actions, np.int64), np.asarray(successors, np.int64)]
-        for values, limit, what in zip(lists, (n_states, n_actions, n_states), ("state", "action", "successor"), strict=True):
+        limits = {"state": n_states, "action": n_actions, "successor": n_states}
+        for values, (what, limit) in zip(lists, limits.items(), strict=True):
             wrong = (values < 0) | (values >= limit)
             if wrong.any():
                 raise ValueError(f"entry {first(wrong)[0]}: {what} {values[wrong][0]} is not in 0 to {limit - 1}")

@@ -133,7 +133,7 @@ def datasets(draw: Any, mdp: FiniteHorizonMDP, max_episodes: int = 4) -> Dataset
     States, actions and rewards are any that have positive probability, not samples in proportion to it. Shrinks to one
     episode through the lowest-numbered states and actions.
     """
-    columns: list[list[Any]] = [[], [], [], [], [], []]
+    columns: dict[str, list[Any]] = {name: [] for name in Dataset.COLUMNS}
     for episode in range(draw(st.integers(1, max_episodes))):
         state = draw(_support(mdp.initial))
         for h in range(mdp.horizon):
@@ -141,10 +141,10 @@ def datasets(draw: Any, mdp: FiniteHorizonMDP, max_episodes: int = 4) -> Dataset
             weights, outcomes = _row(mdp, h, state, action)
             after = draw(_support(weights))
             reward = outcomes[after] if mdp.reward_law == "outcome" else draw(_sampled_rewards(mdp, h, state, action))
-            for column, value in zip(columns, (episode, h, state, action, reward, after), strict=True):
+            for column, value in zip(columns.values(), (episode, h, state, action, reward, after), strict=True):
                 column.append(value)
             state = after
-    return Dataset(*columns, mdp.n_states, mdp.n_actions, mdp.horizon)  # type: ignore[arg-type]
+    return Dataset.from_columns(columns, n_states=mdp.n_states, n_actions=mdp.n_actions, horizon=mdp.horizon)
 
 
 def _support(weights: NDArray[np.float64]) -> Any:
