@@ -36,6 +36,10 @@ def means(rows, layer, value, out):
     _storage(rows).means(rows, layer, value, out)
 
 
+def backup(rows, layer, reward, mask, value_next, q, value, policy):
+    _storage(rows).backup(rows, layer, reward, mask, value_next, q, value, policy)
+
+
 def row_spread(rows, outcome, layer, row, value, centre, carried):
     return _storage(rows).row_spread(rows, outcome, layer, row, value, centre, carried)
 
@@ -58,6 +62,16 @@ def _row_mean(rows, layer, row, value):
 def _means(rows, layer, value, out):
     chosen = _storage(rows).means
     return lambda rows, layer, value, out: chosen(rows, layer, value, out)
+
+
+@overload(backup)
+def _backup(rows, layer, reward, mask, value_next, q, value, policy):
+    chosen = _storage(rows).backup
+
+    def compiled(rows, layer, reward, mask, value_next, q, value, policy):
+        chosen(rows, layer, reward, mask, value_next, q, value, policy)
+
+    return compiled
 
 
 @overload(row_spread)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 
 from theoryrl._jit import kernel
-from theoryrl.mdp._kernels_rows import means, push, row_mean, row_spread
+from theoryrl.mdp._kernels_rows import backup, means, push, row_mean, row_spread
 
 
 @kernel("strict")
@@ -25,25 +25,12 @@ def action_values(rows, layer, reward, mask, value_next, q):
 
 
 @kernel("strict")
-def maximise(q, value, policy):
-    """value[s] = max_a q[s, a]; policy[s] = the lowest action that attains it (forbidden ones have q = -inf)."""
-    for s in range(q.shape[0]):
-        best, chosen = q[s, 0], 0
-        for a in range(1, q.shape[1]):
-            if q[s, a] > best:
-                best, chosen = q[s, a], a
-        value[s] = best
-        policy[s] = chosen
-
-
-@kernel("strict")
 def optimal(rows, staged, reward, mask, value, q, policy):
     """Backward induction: q_h = r_h + P_h V_{h+1}, V_h = max_a q_h."""
     horizon = q.shape[0]
     value[horizon] = 0.0
     for h in range(horizon - 1, -1, -1):
-        action_values(rows, h if staged else 0, reward[h % reward.shape[0]], mask, value[h + 1], q[h])
-        maximise(q[h], value[h], policy[h])
+        backup(rows, h if staged else 0, reward[h % reward.shape[0]], mask, value[h + 1], q[h], value[h], policy[h])
 
 
 @kernel("strict")
@@ -73,10 +60,11 @@ def evaluate_actions(rows, staged, reward, policy, value):
     horizon, n_states, n_actions = value.shape[0] - 1, value.shape[1], reward.shape[2]
     value[horizon] = 0.0
     for h in range(horizon - 1, -1, -1):
+        layer, ahead = h if staged else 0, value[h + 1]
+        choice, gain = policy[h % policy.shape[0]], reward[h % reward.shape[0]]
         for s in range(n_states):
-            a = policy[h % policy.shape[0], s]
-            future = row_mean(rows, h if staged else 0, s * n_actions + a, value[h + 1])
-            value[h, s] = reward[h % reward.shape[0], s, a] + future
+            a = choice[s]
+            value[h, s] = gain[s, a] + row_mean(rows, layer, s * n_actions + a, ahead)
 
 
 @kernel("strict")
@@ -85,13 +73,13 @@ def evaluate_weights(rows, staged, reward, policy, value):
     horizon, n_states, n_actions = value.shape[0] - 1, value.shape[1], reward.shape[2]
     value[horizon] = 0.0
     for h in range(horizon - 1, -1, -1):
+        layer, ahead = h if staged else 0, value[h + 1]
+        choice, gain = policy[h % policy.shape[0]], reward[h % reward.shape[0]]
         for s in range(n_states):
             total = 0.0
             for a in range(n_actions):
-                weight = policy[h % policy.shape[0], s, a]
-                if weight > 0:
-                    future = row_mean(rows, h if staged else 0, s * n_actions + a, value[h + 1])
-                    total += weight * (reward[h % reward.shape[0], s, a] + future)
+                if choice[s, a] > 0:
+                    total += choice[s, a] * (gain[s, a] + row_mean(rows, layer, s * n_actions + a, ahead))
             value[h, s] = total
 
 
@@ -102,18 +90,18 @@ def evaluate_all(rows, staged, reward, mask, policy, value, q):
     value[horizon] = 0.0
     for h in range(horizon - 1, -1, -1):
         action_values(rows, h if staged else 0, reward[h % reward.shape[0]], mask, value[h + 1], q[h])
+        choice = policy[h % policy.shape[0]]
         for s in range(n_states):
             total = 0.0
             for a in range(n_actions):
-                weight = policy[h % policy.shape[0], s, a]
-                if weight > 0:
-                    total += weight * q[h, s, a]
+                if choice[s, a] > 0:
+                    total += choice[s, a] * q[h, s, a]
             value[h, s] = total
 
 
 @kernel("strict")
-def moments(rows, staged, reward, noise, outcome, policy, value, variance):
-    """Value and variance of the return, by the law of total variance, all terms non-negative.
+def moments(rows, staged, reward, noise, outcome, policy, value, variance, q):
+    """Value and variance of the return, by the law of total variance, all terms non-negative; `q` (A,) is scratch.
 
     W_h(s) = sum_a pi_h(a | s) [(q_h(s, a) - V_h(s))^2 + noise_h(s, a)
              + sum_t P_h(t | s, a) ((x_t - E x)^2 + W_{h+1}(t))],   x_t = outcome_h(s, a, t) + V_{h+1}(t)
@@ -122,25 +110,21 @@ def moments(rows, staged, reward, noise, outcome, policy, value, variance):
     value[horizon] = 0.0
     variance[horizon] = 0.0
     for h in range(horizon - 1, -1, -1):
-        layer = h if staged else 0
+        layer, ahead, carried = h if staged else 0, value[h + 1], variance[h + 1]
+        choice, gain, own = policy[h % policy.shape[0]], reward[h % reward.shape[0]], noise[h % noise.shape[0]]
         for s in range(n_states):
             mean = 0.0
             for a in range(n_actions):
-                weight = policy[h % policy.shape[0], s, a]
-                if weight > 0:
-                    future = row_mean(rows, layer, s * n_actions + a, value[h + 1])
-                    mean += weight * (reward[h % reward.shape[0], s, a] + future)
+                if choice[s, a] > 0:
+                    q[a] = gain[s, a] + row_mean(rows, layer, s * n_actions + a, ahead)
+                    mean += choice[s, a] * q[a]
             total = 0.0
             for a in range(n_actions):
-                weight = policy[h % policy.shape[0], s, a]
-                if weight > 0:
-                    future = row_mean(rows, layer, s * n_actions + a, value[h + 1])
-                    own = reward[h % reward.shape[0], s, a] if outcome.size > 0 else 0.0
-                    inner = row_spread(
-                        rows, outcome, layer, s * n_actions + a, value[h + 1], own + future, variance[h + 1]
-                    )
-                    gap = reward[h % reward.shape[0], s, a] + future - mean
-                    total += weight * (gap * gap + noise[h % noise.shape[0], s, a] + inner)
+                if choice[s, a] > 0:
+                    # Without outcomes x_t is V_{h+1}(t) alone, so its mean leaves the reward out.
+                    centre = q[a] if outcome.size > 0 else q[a] - gain[s, a]
+                    spread = row_spread(rows, outcome, layer, s * n_actions + a, ahead, centre, carried)
+                    total += choice[s, a] * ((q[a] - mean) ** 2 + own[s, a] + spread)
             value[h, s] = mean
             variance[h, s] = total
 
@@ -150,12 +134,14 @@ def occupancy(rows, staged, policy, state, pair):
     """pair_h(s, a) = d_h(s) pi_h(a | s), d_{h+1}(t) = sum_{s, a} pair_h(s, a) P_h(t | s, a); `state[0]` is given."""
     horizon, n_states, n_actions = pair.shape
     for h in range(horizon):
-        if h > 0:
-            state[h] = 0.0
-            for s in range(n_states):
-                for a in range(n_actions):
-                    if pair[h - 1, s, a] > 0:
-                        push(rows, h - 1 if staged else 0, s * n_actions + a, pair[h - 1, s, a], state[h])
+        choice, here = policy[h % policy.shape[0]], state[h]
         for s in range(n_states):
             for a in range(n_actions):
-                pair[h, s, a] = state[h, s] * policy[h % policy.shape[0], s, a]
+                pair[h, s, a] = here[s] * choice[s, a]
+        if h + 1 < horizon:
+            ahead = state[h + 1]
+            ahead[:] = 0.0
+            for s in range(n_states):
+                for a in range(n_actions):
+                    if pair[h, s, a] > 0:
+                        push(rows, h if staged else 0, s * n_actions + a, pair[h, s, a], ahead)

@@ -53,13 +53,11 @@ def backward_induction_rewards(mdp: FiniteHorizonMDP, rewards: ArrayLike) -> Bat
     layers = table if table.ndim == 4 else table[:, np.newaxis]
     last = np.ascontiguousarray(np.moveaxis(layers, 0, -1))
     n_rewards = len(table)
-    value = np.empty((mdp.horizon + 1, mdp.n_states, n_rewards))
-    policy = np.empty((mdp.horizon, mdp.n_states, n_rewards), np.int64)
-    scratch = np.empty((*pairs, n_rewards))
-    batched.optimal_many(rows_of(mdp), mdp.staged_transition, last, mdp.action_mask, value, policy, scratch)
-    plan = BatchPlan(np.ascontiguousarray(np.moveaxis(value, -1, 0)), np.ascontiguousarray(np.moveaxis(policy, -1, 0)))
-    finish(plan.value, plan.policy)
-    return plan
+    value = np.empty((n_rewards, mdp.horizon + 1, mdp.n_states))
+    policy = np.empty((n_rewards, mdp.horizon, mdp.n_states), np.int64)
+    batched.optimal_many(rows_of(mdp), mdp.staged_transition, last, mdp.action_mask, value, policy)
+    finish(value, policy)
+    return BatchPlan(value, policy)
 
 
 def backward_induction_batch(transition: ArrayLike, reward: ArrayLike, horizon: int) -> BatchPlan:
@@ -76,7 +74,8 @@ def backward_induction_batch(transition: ArrayLike, reward: ArrayLike, horizon: 
     Returns
     -------
     BatchPlan
-        value (B, H+1, S), policy int64 (B, H, S); bit for bit what `backward_induction` gives for each model.
+        value (B, H+1, S), policy int64 (B, H, S); what `backward_induction` gives for each model, up to the order of
+        summation.
 
     Raises
     ------
@@ -102,9 +101,7 @@ def backward_induction_batch(transition: ArrayLike, reward: ArrayLike, horizon: 
         raise ValueError(f"{entry('transition', [int(i) for i in index])} is no distribution: {tables[index]}")
     value = np.empty((n_models, horizon + 1, n_states))
     policy = np.empty((n_models, horizon, n_states), np.int64)
-    layers = tables.reshape(n_models, -1, n_states * n_actions, n_states)
-    means = means.reshape(n_models, -1, n_states, n_actions)
-    scratch = np.empty((horizon, n_states, n_actions))
-    batched.optimal_each(layers, means, np.ones(pairs, bool), staged, value, scratch, policy)
+    layers = tables if staged else tables[:, np.newaxis]
+    batched.optimal_each(layers, means.reshape(n_models, -1, *pairs), value, policy)
     finish(value, policy)
     return BatchPlan(value, policy)

@@ -127,7 +127,8 @@ def moments(mdp: FiniteHorizonMDP, policy: Any) -> Moments:
         value = np.empty((mdp.horizon + 1, mdp.n_states))
         variance = np.empty_like(value)
         rows, staged = rows_of(mdp), mdp.staged_transition
-        sweeps.moments(rows, staged, mdp.reward_layers, _noise(mdp), _outcome(mdp), table, value, variance)
+        scratch = np.empty(mdp.n_actions)
+        sweeps.moments(rows, staged, mdp.reward_layers, _noise(mdp), _outcome(mdp), table, value, variance, scratch)
     second = variance + value * value
     finish(value, variance, second)
     return Moments(value, second, variance)
