@@ -235,7 +235,7 @@ def test_non_finite_numbers_are_strings():
 
 @pytest.mark.parametrize(
     "seconds, expected",
-    [(0.0, 1), (1.0, 1), (1.01, 10), (59.0, 60), (61.0, 300), (301, 1200), (1201, 3600), (3601, 7200)],
+    [(0.0, 60), (1.01, 60), (60.0, 60), (60.01, 300), (61.0, 300), (301, 1200), (1201, 3600), (3601, 7200)],
 )
 def test_seconds_are_rounded_up(seconds, expected):
     assert rounded_up(seconds) == expected

@@ -123,13 +123,22 @@ def envs(as_json: Json = False) -> int:
     return show_envs(as_json)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code; every foreseeable fault is one line on stderr and code 2."""
+def main() -> None:
+    """The console script: `invoke`, then leave at once, without waiting for threads that an interrupt left behind."""
+    code = invoke(sys.argv[1:])
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(code)
+
+
+def invoke(arguments: Sequence[str]) -> int:
+    """Run one command line and return its exit code; every foreseeable fault is one line on stderr and code 2."""
     from theoryrl.theory.registry import UnknownTheorem
 
-    given = _certify_default(list(sys.argv[1:] if arguments is None else arguments))
     try:
-        result: Any = app(given, prog_name="theoryrl", standalone_mode=False)
+        result: Any = app(_certify_default(list(arguments)), prog_name="theoryrl", standalone_mode=False)
         return int(result or 0)
     except UsageError as error:
         message = getattr(error, "format_message", error.__str__)()
@@ -161,7 +170,3 @@ def _certify_default(arguments: list[str]) -> list[str]:
         if argument == "--certify" and (i + 1 == len(arguments) or arguments[i + 1] not in ("float", "exact")):
             return [*arguments[:i], "--certify=float", *arguments[i + 1 :]]
     return arguments
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -16,7 +16,7 @@ from theoryrl.theory.verdict import Verdict
 if TYPE_CHECKING:
     import pandas as pd
 
-SECONDS = (1, 10, 60, 300, 1200, 3600)
+SECONDS = (60, 300, 1200, 3600)
 
 
 def json_safe(value: Any) -> Any:
@@ -108,7 +108,7 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """The report as JSON can hold it, without the observations.
 
-        `seconds` is rounded up to 1, 10, 60, 300, 1200, 3600 or whole hours, an upper bound on the time taken, so that
+        `seconds` is rounded up to 60, 300, 1200, 3600 or whole hours, an upper bound on the time taken, so that
         two runs with one seed give the same document; the attribute keeps the measured time.
         """
         return json_safe(
@@ -150,7 +150,7 @@ class Report:
 
 
 def rounded_up(seconds: float) -> int:
-    """The least of 1, 10, 60, 300, 1200, 3600 or whole hours that is no less than `seconds`."""
+    """The least of 60, 300, 1200, 3600 or whole hours that is no less than `seconds`."""
     return next((step for step in SECONDS if seconds <= step), 3600 * math.ceil(seconds / 3600))
 
 

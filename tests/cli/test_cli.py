@@ -1,0 +1,226 @@
+"""The command line: exit codes, one JSON document on stdout, one line on stderr, the same seed the same document."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+import theoryrl as trl
+from theoryrl.cli import invoke
+
+FIELDS = {
+    "key", "family", "claim", "verdict", "expected", "as_expected", "tightness", "runs", "seed", "model", "proof",
+    "controls", "seconds",
+}  # fmt: skip
+
+
+def refuse_constants(text):
+    """Parse JSON strictly: a bare NaN or Infinity is no JSON."""
+    return json.loads(text, parse_constant=lambda name: pytest.fail(f"bare {name} in JSON"))
+
+
+def faults(capsys, *arguments):
+    """Run a call that is off; return its one line."""
+    assert invoke(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    lines = captured.err.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("theoryrl: ")
+    return lines[0]
+
+
+def test_verify_json(capsys):
+    assert invoke(["verify", "pigeonhole.visits", "concentration.azuma", "--json"]) == 0
+    rows = refuse_constants(capsys.readouterr().out)
+    assert [row["key"] for row in rows] == ["pigeonhole.visits", "concentration.azuma"]
+    for row in rows:
+        assert FIELDS <= row.keys()
+        assert row["as_expected"] and row["verdict"] == "verified"
+        assert row["controls"] and all(control["verdict"] == "refuted" for control in row["controls"])
+
+
+def test_the_same_seed_prints_the_same_document(capsys):
+    documents = []
+    for seed in ("3", "3", "4"):
+        call = ["verify", "ucbvi.optimism", "--mdp", "riverswim", "n_states=3", "horizon=3", "--runs", "6", "--seed", seed, "--json"]
+        # Six runs are too few for a verdict: inconclusive, which is not what was expected.
+        assert invoke(call) == 1
+        documents.append(capsys.readouterr().out)
+    assert documents[0] == documents[1]
+    assert documents[0] != documents[2]
+    row = refuse_constants(documents[0])[0]
+    assert row["verdict"] == "inconclusive" and row["model"] == "riverswim(n_states=3, horizon=3)" and row["runs"] == 6
+
+
+def test_verify_table_and_figures(capsys, tmp_path):
+    out = tmp_path / "results"
+    assert invoke(["verify", "pigeonhole.visits", "--out", str(out)]) == 0
+    assert "verified" in capsys.readouterr().out
+    assert sorted(path.name for path in out.iterdir()) == ["pigeonhole.visits.png", "verify.json"]
+    assert (out / "pigeonhole.visits.png").read_bytes().startswith(b"\x89PNG")
+    assert refuse_constants((out / "verify.json").read_text())[0]["key"] == "pigeonhole.visits"
+    # Again into the same folder: replaced.
+    assert invoke(["verify", "pigeonhole.visits", "--out", str(out), "--json"]) == 0
+
+
+def test_a_folder_of_something_else_is_left_alone(capsys, tmp_path):
+    (tmp_path / "thesis.tex").write_text("precious")
+    assert "thesis.tex" in faults(capsys, "verify", "pigeonhole.visits", "--out", str(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_not_as_expected_is_exit_code_1(capsys, monkeypatch):
+    import dataclasses
+
+    from theoryrl.cli import verifying
+    from theoryrl.theory import get
+
+    broken = dataclasses.replace(get("pigeonhole.visits"), expected="refuted")
+    monkeypatch.setattr(verifying, "get", lambda key: broken)
+    assert invoke(["verify", "pigeonhole.visits", "--json"]) == 1
+    assert not refuse_constants(capsys.readouterr().out)[0]["as_expected"]
+
+
+def test_theorems(capsys):
+    assert invoke(["theorems", "--json"]) == 0
+    rows = refuse_constants(capsys.readouterr().out)
+    assert {"ucbvi.regret", "dp.optimality", "concentration.hoeffding"} <= {row["key"] for row in rows}
+    for row in rows:
+        assert {"key", "family", "statement", "source", "claim", "expected", "proof", "controls"} <= row.keys()
+    assert invoke(["theorems", "--family", "concentration", "--json"]) == 0
+    assert {row["family"] for row in refuse_constants(capsys.readouterr().out)} == {"concentration"}
+    assert invoke(["theorems"]) == 0
+    assert "ucbvi.regret" in capsys.readouterr().out
+
+
+def test_show(capsys):
+    assert invoke(["show", "ucbvi.regret"]) == 0
+    text = capsys.readouterr().out
+    assert "Azar" in text and "no bonus" in text and "docs/theory/ucbvi.md#regret" in text
+
+
+@pytest.mark.parametrize("mode", [[], ["--certify"], ["--certify", "exact"]])
+def test_solve(capsys, mode):
+    assert invoke(["solve", "riverswim", "n_states=4", "--horizon", "9", *mode, "--json"]) == 0
+    row = refuse_constants(capsys.readouterr().out)
+    mdp = trl.envs.make("riverswim", n_states=4, horizon=9)
+    assert row["value"] == float(mdp.initial @ trl.backward_induction(mdp).value[0])
+    if mode:
+        assert row["lower"] <= row["value"] <= row["upper"] and row["upper"] - row["lower"] < 1e-9
+    if mode[-1:] == ["exact"]:
+        numerator, _, denominator = row["exact"].partition("/")
+        assert abs(int(numerator) / int(denominator or 1) - row["value"]) < 1e-12
+
+
+def test_solve_a_file(capsys, tmp_path):
+    mdp = trl.random_mdp(3, 2, 4, rng=1)
+    trl.save(mdp, tmp_path / "model.npz")
+    assert invoke(["solve", str(tmp_path / "model.npz"), "--json"]) == 0
+    row = refuse_constants(capsys.readouterr().out)
+    assert row["horizon"] == 4 and row["value"] == float(mdp.initial @ trl.backward_induction(mdp).value[0])
+    trl.save(mdp.with_discount(0.9), tmp_path / "endless.npz")
+    assert invoke(["solve", str(tmp_path / "endless.npz"), "--certify", "--json"]) == 0
+    row = refuse_constants(capsys.readouterr().out)
+    assert row["converged"] and row["lower"] <= row["value"] <= row["upper"]
+
+
+def test_solve_gymnasium_with_arguments(capsys):
+    assert invoke(["solve", "gymnasium:FrozenLake-v1", "is_slippery=false", "--horizon", "6", "--json"]) == 0
+    assert refuse_constants(capsys.readouterr().out)["value"] == 1.0
+
+
+def test_envs(capsys):
+    assert invoke(["envs", "--json"]) == 0
+    rows = refuse_constants(capsys.readouterr().out)
+    assert {"riverswim", "deep_sea", "garnet"} <= {row["name"] for row in rows}
+    assert invoke(["envs"]) == 0 and "riverswim" in capsys.readouterr().out
+
+
+def test_help(capsys):
+    assert invoke([]) == 0
+    text = capsys.readouterr().out
+    assert all(command in text for command in ("verify", "theorems", "show", "solve", "run", "envs"))
+    assert invoke(["verify", "--help"]) == 0 and "--family" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["verify"], "name a theorem"),
+        (["verify", "ucbvi.regre"], "did you mean 'ucbvi.regret'"),
+        (["verify", "--family", "alchemy"], "there is no family 'alchemy'"),
+        (["verify", "pigeonhole.visits", "--runs", "0"], "--runs"),
+        (["verify", "pigeonhole.visits", "--seed", "-1"], "--seed"),
+        (["verify", "pigeonhole.visits", "n_states=3"], "need --mdp"),
+        (["verify", "pigeonhole.visits", "--mdp", "riverswin"], "did you mean riverswim"),
+        (["solve", "riverswim", "n_stats=3"], "n_states"),
+        (["solve", "riverswim", "--horizon", "0"], "--horizon"),
+        (["solve", "riverswim", "horizon=3", "--horizon", "4"], "given twice"),
+        (["solve", "gymnasium:FrozenLak-v1"], "FrozenLake"),
+        (["solve", "gymnasium:CartPole-v1"], "continuous"),
+        (["solve", "missing.npz"], "missing.npz"),
+        (["solve", "riverswim", "--certify=fast"], "float or exact"),
+        (["show", "ucbvi.regre"], "ucbvi.regret"),
+        (["run", "missing.py"], "missing.py"),
+        (["theorem"], "theorem"),
+        (["solve", "riverswim", "--sideways"], "sideways"),
+    ],
+)
+def test_bad_calls_are_one_line_and_code_2(capsys, arguments, says):
+    assert says in faults(capsys, *arguments)
+
+
+def test_a_damaged_file_is_one_line(capsys, tmp_path):
+    mdp = trl.random_mdp(3, 2, 4, rng=1)
+    trl.save(mdp, tmp_path / "model.npz")
+    whole = (tmp_path / "model.npz").read_bytes()
+    (tmp_path / "model.npz").write_bytes(whole[: len(whole) // 2])
+    assert "model.npz" in faults(capsys, "solve", str(tmp_path / "model.npz"))
+
+
+EXPERIMENT = """
+import time
+from theoryrl.lab import Experiment
+
+def measure(cell, seed):
+    time.sleep(0.05)
+    return {"x": float(cell["n"] + seed.generate_state(1)[0] / 2**32)}
+
+EXPERIMENT = Experiment(name="sleepy", claim="none", grid={"n": [1, 2, 3, 4]}, measure=measure, seeds=8)
+"""
+
+
+def test_run_is_resumed_with_the_same_table_after_ctrl_c(tmp_path, capsys):
+    path = tmp_path / "sleepy.py"
+    path.write_text(EXPERIMENT)
+    command = [sys.executable, "-m", "theoryrl.cli", "run", str(path), "--jobs", "1", "--out", str(tmp_path / "cut")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ})
+    while not (tmp_path / "cut" / "results.sqlite").exists() and process.poll() is None:
+        time.sleep(0.02)
+    time.sleep(0.4)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 2 and out == ""
+    assert err.strip().splitlines()[-1].startswith("theoryrl: interrupted")
+    assert invoke(["run", str(path), "--out", str(tmp_path / "cut")]) == 0
+    assert invoke(["run", str(path), "--out", str(tmp_path / "whole"), "--json"]) == 0
+    tables = [(tmp_path / folder / "table.csv").read_bytes() for folder in ("cut", "whole")]
+    assert tables[0] == tables[1] and tables[0].count(b"\n") == 1 + 32
+    other = tmp_path / "other.py"
+    other.write_text(EXPERIMENT.replace("sleepy", "drowsy"))
+    capsys.readouterr()
+    assert str(tmp_path / "cut") in faults(capsys, "run", str(other), "--out", str(tmp_path / "cut"))
+
+
+def test_numbers_survive_the_document(capsys):
+    assert invoke(["solve", "riverswim", "--json"]) == 0
+    value = refuse_constants(capsys.readouterr().out)["value"]
+    mdp = trl.envs.make("riverswim")
+    assert np.float64(value) == mdp.initial @ trl.backward_induction(mdp).value[0]

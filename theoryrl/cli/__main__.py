@@ -1,0 +1,5 @@
+"""`python -m theoryrl.cli`."""
+
+from theoryrl.cli.app import main
+
+main()
