@@ -155,7 +155,7 @@ def test_help(capsys):
     [
         (["verify"], "name a theorem"),
         (["verify", "ucbvi.regre"], "did you mean 'ucbvi.regret'"),
-        (["verify", "--family", "alchemy"], "there is no family 'alchemy'"),
+        (["verify", "--family", "alchemy"], "no family 'alchemy'"),
         (["verify", "pigeonhole.visits", "--runs", "0"], "--runs"),
         (["verify", "pigeonhole.visits", "--seed", "-1"], "--seed"),
         (["verify", "pigeonhole.visits", "n_states=3"], "need --mdp"),

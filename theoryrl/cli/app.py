@@ -21,6 +21,9 @@ app = typer.Typer(
 # typer carries its own copy of click, or click itself, by version: the base of its usage errors is found from the class.
 UsageError: type[Exception] = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
 
+SIGINT_CODE = 130
+INTERRUPTED = "interrupted; what was finished is kept, and `theoryrl run` goes on from there"
+
 Mdp = Annotated[
     str | None,
     typer.Option("--mdp", metavar="MODEL", help="gymnasium:ID, a name of `theoryrl envs` (with KEY=VALUE arguments), or a file."),
@@ -139,12 +142,13 @@ def invoke(arguments: Sequence[str]) -> int:
 
     try:
         result: Any = app(_certify_default(list(arguments)), prog_name="theoryrl", standalone_mode=False)
-        return int(result or 0)
+        # typer turns ctrl-C into this exit code, by version with or without raising.
+        return _fault(INTERRUPTED) if result == SIGINT_CODE else int(result or 0)
     except UsageError as error:
         message = getattr(error, "format_message", error.__str__)()
         return _fault(f"{message} (see `theoryrl --help`)")
     except (KeyboardInterrupt, typer.Abort):
-        return _fault("interrupted; what was finished is kept, and `theoryrl run` goes on from there")
+        return _fault(INTERRUPTED)
     except UnknownTheorem as error:
         return _fault(str(error.args[0]))
     except BrokenPipeError:

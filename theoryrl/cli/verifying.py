@@ -21,24 +21,18 @@ def select(keys: Sequence[str], family: str | None, every: bool) -> list[Theorem
     Raises
     ------
     ValueError
-        If nothing, or an unknown family, is asked for.
+        If nothing is asked for.
+    UnknownTheorem
+        If a key or the family does not exist.
     """
     chosen: dict[str, Theorem] = {key: get(key) for key in keys}
     if every:
         chosen |= {theorem.key: theorem for theorem in registry()}
     if family is not None:
-        chosen |= {theorem.key: theorem for theorem in _family(family)}
+        chosen |= {theorem.key: theorem for theorem in registry(family)}
     if not chosen:
         raise ValueError("name a theorem (see `theoryrl theorems`), a --family, or --all")
     return list(chosen.values())
-
-
-def _family(family: str) -> Sequence[Theorem]:
-    found = registry(family)
-    if not found:
-        known = sorted({theorem.family for theorem in registry()})
-        raise ValueError(f"there is no family {family!r}; there are {', '.join(known)}")
-    return found
 
 
 def run(
@@ -136,7 +130,7 @@ def _table(reports: Sequence[Report], out: Path | None) -> None:
 
 def show_registry(family: str | None, as_json: bool) -> int:
     """Print the registry, whole or one family of it."""
-    chosen = registry() if family is None else _family(family)
+    chosen = registry(family)
     if as_json:
         rows = [
             {
