@@ -1,4 +1,4 @@
-"""How theoryrl compiles: one decorator, one decision about floating point per kernel, one cache per state of the sources."""
+"""How theoryrl compiles: one decorator, one floating-point decision per kernel, one cache per state of the sources."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def source_digest() -> str:
 
 
 def cache_directory() -> Path:
-    """Where compiled kernels are kept: numba does not notice a change in a callee, so the sources' hash is in the name."""
+    """Where compiled kernels are kept; numba misses a change in a callee, so the sources' hash is in the name."""
     root = os.environ.get("THEORYRL_CACHE_DIR") or os.path.join(
         os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "theoryrl"
     )
@@ -52,7 +52,7 @@ _DIRECTORY = "" if config.DISABLE_JIT else _prepare(cache_directory())
 
 
 def compiled(function: Callable, order: str, cache: bool = True) -> Any:
-    """`function` compiled without the GIL; `order` as in `kernel`; `cache=False` for code that lies outside the package."""
+    """`function` compiled without the GIL; `order` as in `kernel`; `cache=False` for code from outside the package."""
     if config.DISABLE_JIT:
         return function
     previous = config.CACHE_DIR

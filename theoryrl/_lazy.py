@@ -1,4 +1,4 @@
-"""Lazy packages (PEP 562): a public name loads its module on first use, so `import theoryrl` costs little more than numpy."""
+"""Lazy packages (PEP 562): a public name loads its module on first use, and `import theoryrl` stays near numpy."""
 
 from __future__ import annotations
 

@@ -49,7 +49,19 @@ def test_verify_json(capsys):
 def test_the_same_seed_prints_the_same_document(capsys):
     documents = []
     for seed in ("3", "3", "4"):
-        call = ["verify", "ucbvi.optimism", "--mdp", "riverswim", "n_states=3", "horizon=3", "--runs", "6", "--seed", seed, "--json"]
+        call = [
+            "verify",
+            "ucbvi.optimism",
+            "--mdp",
+            "riverswim",
+            "n_states=3",
+            "horizon=3",
+            "--runs",
+            "6",
+            "--seed",
+            seed,
+            "--json",
+        ]
         # Six runs are too few for a verdict: inconclusive, which is not what was expected.
         assert invoke(call) == 1
         documents.append(capsys.readouterr().out)

@@ -48,9 +48,7 @@ def test_formula(bonus, stationary, K):
     assert float(fast) == pytest.approx(slow_bound(K, 3, 2, 4, 0.05, stationary, 2, bonus), rel=1e-10)
 
 
-@given(
-    st.integers(1, 5), st.integers(1, 4), st.integers(1, 8), st.floats(1e-6, 0.5), st.integers(1, 10**5)
-)
+@given(st.integers(1, 5), st.integers(1, 4), st.integers(1, 8), st.floats(1e-6, 0.5), st.integers(1, 10**5))
 def test_closed_form_lies_above(S, A, H, delta, K):
     sharp = ucbvi_regret_bound(K, n_states=S, n_actions=A, horizon=H, delta=delta)
     simple = ucbvi_regret_closed_form(K, n_states=S, n_actions=A, horizon=H, delta=delta)

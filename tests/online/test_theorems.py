@@ -44,7 +44,13 @@ def test_protocols_turn_red_when_the_learner_is_broken():
     )
     assert seen.failures.all()
     seen = regret_protocol(
-        unlucky_bandit(), rng=np.random.SeedSequence(0), runs=2, jobs=1, progress=None, learner=Uniform(), episodes=60_000
+        unlucky_bandit(),
+        rng=np.random.SeedSequence(0),
+        runs=2,
+        jobs=1,
+        progress=None,
+        learner=Uniform(),
+        episodes=60_000,
     )
     assert seen.failures.all()
 

@@ -1,4 +1,4 @@
-"""`theoryrl`: the commands, their options and their exit codes (0 as expected, 1 something was not, 2 the call is off)."""
+"""`theoryrl`: commands, options and exit codes (0 as expected, 1 something was not, 2 the call is off)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-# typer carries its own copy of click, or click itself, by version: the base of its usage errors is found from the class.
+# By version, typer uses click or carries its own copy: the base of its usage errors is found from the class.
 UsageError: type[Exception] = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
 
 SIGINT_CODE = 130
@@ -26,11 +26,15 @@ INTERRUPTED = "interrupted; what was finished is kept, and `theoryrl run` goes o
 
 Mdp = Annotated[
     str | None,
-    typer.Option("--mdp", metavar="MODEL", help="gymnasium:ID, a name of `theoryrl envs` (with KEY=VALUE arguments), or a file."),
+    typer.Option(
+        "--mdp", metavar="MODEL", help="gymnasium:ID, a name of `theoryrl envs` (with KEY=VALUE arguments), or a file."
+    ),
 ]
 Horizon = Annotated[int | None, typer.Option("--horizon", help="Number of steps H of the model.", min=1)]
 Seed = Annotated[int, typer.Option("--seed", help="Seed; the same seed gives the same output.", min=0)]
-Jobs = Annotated[int | None, typer.Option("--jobs", help="Threads; results do not depend on it.  [default: one per core]", min=1)]
+Jobs = Annotated[
+    int | None, typer.Option("--jobs", help="Threads; results do not depend on it.  [default: one per core]", min=1)
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")]
 
 
@@ -43,17 +47,22 @@ def _help(context: typer.Context) -> None:
 @app.command()
 def verify(
     keys: Annotated[
-        list[str] | None, typer.Argument(metavar="KEY...", help="Theorems, e.g. ucbvi.regret; KEY=VALUE arguments go to the model.")
+        list[str] | None,
+        typer.Argument(metavar="KEY...", help="Theorems, e.g. ucbvi.regret; KEY=VALUE arguments go to the model."),
     ] = None,
     mdp: Mdp = None,
     horizon: Horizon = None,
     family: Annotated[str | None, typer.Option("--family", help="All theorems of a family.")] = None,
     every: Annotated[bool, typer.Option("--all", help="All theorems.")] = False,
-    runs: Annotated[int | None, typer.Option("--runs", help="Independent runs or instances per theorem.", min=1)] = None,
+    runs: Annotated[
+        int | None, typer.Option("--runs", help="Independent runs or instances per theorem.", min=1)
+    ] = None,
     seed: Seed = 0,
     jobs: Jobs = None,
     as_json: Json = False,
-    out: Annotated[Path | None, typer.Option("--out", help="Folder for verify.json and one figure per theorem.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder for verify.json and one figure per theorem.")
+    ] = None,
 ) -> int:
     """Check theorems on a model, each with its negative controls."""
     from theoryrl.cli import verifying
@@ -88,11 +97,17 @@ def show(key: Annotated[str, typer.Argument(metavar="KEY", help="A theorem, e.g.
 @app.command()
 def solve(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="gymnasium:ID, a name of `theoryrl envs`, or a file.")],
-    assignments: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="The model's parameters.")] = None,
+    assignments: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="The model's parameters.")
+    ] = None,
     horizon: Horizon = None,
     certify: Annotated[
         str | None,
-        typer.Option("--certify", metavar="[float|exact]", help="Enclose the optimal value rigorously; with `exact`, as a rational."),
+        typer.Option(
+            "--certify",
+            metavar="[float|exact]",
+            help="Enclose the optimal value rigorously; with `exact`, as a rational.",
+        ),
     ] = None,
     as_json: Json = False,
 ) -> int:
@@ -106,7 +121,9 @@ def solve(
 @app.command()
 def run(
     experiment: Annotated[Path, typer.Argument(metavar="EXPERIMENT", help="A Python file that defines EXPERIMENT.")],
-    seeds: Annotated[int | None, typer.Option("--seeds", help="Seeds per cell.  [default: the experiment's]", min=1)] = None,
+    seeds: Annotated[
+        int | None, typer.Option("--seeds", help="Seeds per cell.  [default: the experiment's]", min=1)
+    ] = None,
     seed: Seed = 0,
     jobs: Jobs = None,
     as_json: Json = False,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from typing import Any
+from typing import Any, Literal, cast
 
 from theoryrl.mdp.certify import certify
 from theoryrl.mdp.discounted import solve_discounted
@@ -34,7 +34,7 @@ def report(model: FiniteHorizonMDP | DiscountedMDP, mode: str | None, as_json: b
     else:
         row |= {"horizon": model.horizon}
     if mode is not None:
-        certificate = certify(model, plan, mode=mode)
+        certificate = certify(model, plan, mode=cast(Literal["float", "exact"], mode))
         row |= {"lower": certificate.initial_lower, "upper": certificate.initial_upper}
         if mode == "exact":
             row["exact"] = certificate.exact

@@ -6,8 +6,9 @@ import json
 import sys
 from pathlib import Path
 
-from theoryrl.lab import load_experiment, sweep
+from theoryrl.lab.experiment import load_experiment
 from theoryrl.lab.progress import progress
+from theoryrl.lab.sweep import sweep
 from theoryrl.theory.report import json_safe
 
 

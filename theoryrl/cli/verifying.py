@@ -11,8 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from theoryrl.cli.console import wide_console
-from theoryrl.theory import Report, Theorem, get, json_safe, verify
-from theoryrl.theory import theorems as registry
+from theoryrl.theory.registry import get
+from theoryrl.theory.registry import theorems as registry
+from theoryrl.theory.report import Report, json_safe
+from theoryrl.theory.theorem import Theorem
+from theoryrl.theory.verify import verify
 
 
 def select(keys: Sequence[str], family: str | None, every: bool) -> list[Theorem]:
@@ -36,7 +39,13 @@ def select(keys: Sequence[str], family: str | None, every: bool) -> list[Theorem
 
 
 def run(
-    chosen: Sequence[Theorem], model: Any, runs: int | None, seed: int, jobs: int | None, as_json: bool, out: Path | None
+    chosen: Sequence[Theorem],
+    model: Any,
+    runs: int | None,
+    seed: int,
+    jobs: int | None,
+    as_json: bool,
+    out: Path | None,
 ) -> int:
     """Verify, print, write; 0 if everything came out as expected, else 1."""
     from theoryrl.lab.progress import progress
@@ -70,7 +79,9 @@ def _prepare(out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     foreign = [item.name for item in out.iterdir() if item.name != "verify.json" and item.suffix != ".png"]
     if foreign:
-        raise ValueError(f"{out} holds {sorted(foreign)[0]}, which `theoryrl verify` did not write; choose another --out")
+        raise ValueError(
+            f"{out} holds {sorted(foreign)[0]}, which `theoryrl verify` did not write; choose another --out"
+        )
 
 
 def _write(path: Path, text: str) -> None:

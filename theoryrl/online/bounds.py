@@ -38,9 +38,9 @@ def ucbvi_regret_bound(
     one count per layer:
         Reg(K) <= sum_h w_h S A F(K / (S A))     + the same last term;
 
-    both times the width of the reward range, and never more than the trivial K H. For the Bernstein bonus the logarithms
-    have 10 and 5 in place of 6 and 3, and the first term of phi is (5/3 + sqrt(1/2)) sqrt(l_n / n) + (35/3) l_n / n: a
-    bound from the worst variance H^2 / 4, not the sharp one.
+    both times the width of the reward range, and never more than the trivial K H. For the Bernstein bonus the
+    logarithms have 10 and 5 in place of 6 and 3, and the first term of phi is (5/3 + sqrt(1/2)) sqrt(l_n / n) +
+    (35/3) l_n / n: a bound from the worst variance H^2 / 4, not the sharp one.
 
     Parameters
     ----------
@@ -126,7 +126,9 @@ def _bonus_part(bonus: str, log: NDArray[np.float64], n: NDArray[np.float64]) ->
     return (BERNSTEIN_ROOT / 2) * np.sqrt(log / n) + BERNSTEIN_LINEAR * log / n + np.sqrt(log / (2 * n))
 
 
-def _visits(visits: NDArray[np.float64], width: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> NDArray[np.float64]:
+def _visits(
+    visits: NDArray[np.float64], width: Callable[[NDArray[np.float64]], NDArray[np.float64]]
+) -> NDArray[np.float64]:
     """F(N) = sum over n = 0 .. N-1 of min(1, width(n)), linear between integers; an upper bound past SUMMED_VISITS."""
     top = int(min(math.ceil(float(visits.max())), SUMMED_VISITS))
     terms = np.concatenate([[1.0], np.minimum(1.0, width(np.arange(1.0, max(top, 1))))])

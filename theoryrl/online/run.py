@@ -1,4 +1,4 @@
-"""Run a learner on a model: many seeds on threads, exact regret at checkpoints, the same bits for any number of workers."""
+"""Run a learner on a model: seeds on threads, exact regret at checkpoints, the same bits for any number of workers."""
 
 from __future__ import annotations
 
@@ -130,8 +130,9 @@ def run(
         raise TypeError(f"learner must be a settings object with init(problem), such as UCBVI(), not {learner!r}")
     episodes, seeds = require_int(episodes, 1, "episodes"), require_int(seeds, 1, "seeds")
     marks = _marks(checkpoints, episodes)
+    low, high = mdp.reward_range
     problem = Problem(
-        mdp.n_states, mdp.n_actions, mdp.horizon, *mdp.reward_range, stationary=mdp.stationary, action_mask=mdp.action_mask
+        mdp.n_states, mdp.n_actions, mdp.horizon, low, high, stationary=mdp.stationary, action_mask=mdp.action_mask
     )
     truth, tables = judge(mdp), sampler(mdp)
     root = as_seed_sequence(rng)

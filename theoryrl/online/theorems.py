@@ -121,7 +121,9 @@ def unlucky_bandit() -> FiniteHorizonMDP:
     )
 
 
-_INDEPENDENT = Assumption("fresh samples", "Rewards and successors are drawn independently given state, action and layer.")
+_INDEPENDENT = Assumption(
+    "fresh samples", "Rewards and successors are drawn independently given state, action and layer."
+)
 _BOUNDED = Assumption("bounded rewards", "Sampled rewards lie in the declared range [low, high].")
 _SETTING = (
     r"Let an MDP with $S$ states, $A$ actions and horizon $H$ have rewards in $[l, u]$, and let UCBVI run on it with "
@@ -169,13 +171,12 @@ THEOREMS = (
         key="ucbvi.regret",
         family="online",
         title="The regret of UCBVI, with every constant",
-        statement=_SETTING
-        + r"With probability at least $1 - \delta$, for all numbers of episodes $K$ at once, "
+        statement=_SETTING + r"With probability at least $1 - \delta$, for all numbers of episodes $K$ at once, "
         r"$\sum_{k \le K} \big(V^*_0 - V^{\pi_k}_0\big) \le (u - l) \Big[ H S A \big(H - 1 + F(KH/(SA))\big) + "
         r"\sqrt{\tfrac{K}{2} \sum_h w_h^2 \log\tfrac{3K(K+1)}{\delta}} \Big]$ under stationary dynamics, where "
         r"$F(N) = \sum_{n < N} \min\{1, 2\sqrt{\ell_n / (2n)} + G(H/2 + 1/3)\iota_n / n\}$, "
-        r"$\iota_n = \log(3S^2AHn(n+1)/\delta)$, $w_h = (1 + 1/H)^h (H - h)$ and $G$ is the largest number of successors of "
-        r"a pair; with one count per layer the first term is $\sum_h w_h\, SA\, F(K/(SA))$. It is of order "
+        r"$\iota_n = \log(3S^2AHn(n+1)/\delta)$, $w_h = (1 + 1/H)^h (H - h)$ and $G$ is the largest number of "
+        r"successors of a pair; with one count per layer the first term is $\sum_h w_h\, SA\, F(K/(SA))$. It is of order "
         r"$H\sqrt{SAT \log T}$ in $T = KH$.",
         source="Azar, Osband, Munos 2017, Theorem 1 (rate); constants derived here, docs/theory/ucbvi.md#regret",
         claim="probability",

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 
 class Problem(NamedTuple):
-    """All that a learner is told: the sizes, the range of rewards, the actions allowed, whether the dynamics are stationary.
+    """All that a learner is told: sizes, range of rewards, allowed actions, whether the dynamics are stationary.
 
     n_states, n_actions, horizon : int
     reward_low, reward_high : float
@@ -75,7 +75,7 @@ def observe(learner: Any, h: int, s: int, a: int, reward: float, s_next: int) ->
 
 @_verb
 def chance(learner: Any, h: int, s: int, a: int) -> float:
-    """The probability with which `act` would choose a at layer h in state s, given the last plan: makes regret exact."""
+    """The probability that `act` chooses a at layer h in state s, given the last plan: makes regret exact."""
     raise TypeError(f"{type(learner).__name__} does not implement chance")
 
 

@@ -1,4 +1,4 @@
-"""Floor 5: matplotlib figures of everything below. Every function takes and returns Axes and changes no global style."""
+"""Floor 5: matplotlib figures of everything below. Functions take and return Axes and change no global style."""
 
 from theoryrl._lazy import attach
 

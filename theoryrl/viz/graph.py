@@ -55,7 +55,11 @@ def plot_graph(mdp: FiniteHorizonMDP | DiscountedMDP, ax: Any = None, layer: int
         if s == target:
             # A loop outside the circle; each action's loop a little further out.
             out = place[s] * (1 + radius * (1.6 + 0.7 * a))
-            ax.add_patch(Circle(out, radius * (0.8 + 0.25 * a), fill=False, color=style["color"], lw=style["linewidth"], alpha=0.75))
+            ax.add_patch(
+                Circle(
+                    out, radius * (0.8 + 0.25 * a), fill=False, color=style["color"], lw=style["linewidth"], alpha=0.75
+                )
+            )
             continue
         bend = 0.12 + 0.1 * a
         ax.add_patch(

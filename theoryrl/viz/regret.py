@@ -41,12 +41,15 @@ def plot_regret(run: Any, ax: Any = None, label: str | None = None) -> Any:
     plot_band(ax, run.checkpoints, run.regret, label or type(run.learner).__name__)
     ax.set_xscale("log")
     ax.set_yscale("log")
-    finish(ax, f"{run.mdp.name or 'model'}: regret, {len(run.regret)} seeds", "episodes", "regret (median, 90% of seeds)")
+    title = f"{run.mdp.name or 'model'}: regret, {len(run.regret)} seeds"
+    finish(ax, title, "episodes", "regret (median, 90% of seeds)")
     ax.legend(frameon=False)
     return ax
 
 
-def plot_slope(x: ArrayLike, y: ArrayLike, predicted: float, ax: Any = None, label: str = "measured", colour: str = BLUE) -> Any:
+def plot_slope(
+    x: ArrayLike, y: ArrayLike, predicted: float, ax: Any = None, label: str = "measured", colour: str = BLUE
+) -> Any:
     """Measurements along a growing parameter on logarithmic axes, and the predicted slope through their middle.
 
     Parameters

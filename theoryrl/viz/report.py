@@ -53,7 +53,8 @@ def _regret(seen: Any, ax: Any) -> Any:
     ax = axes(ax, (7, 4.5))
     episodes = seen.series["episodes"]
     plot_band(ax, episodes, seen.series["regret"], f"regret of {seen.runs} runs (median, 90%)", BLUE)
-    ax.plot(episodes, positive(seen.series["regret"].max(axis=0)), color=BLUE, linewidth=0.8, linestyle=":", label="worst run")
+    worst = positive(seen.series["regret"].max(axis=0))
+    ax.plot(episodes, worst, color=BLUE, linewidth=0.8, linestyle=":", label="worst run")
     ax.plot(episodes, seen.series["bound"], color=RED, linewidth=1.8, label="bound of the theorem")
     ax.plot(episodes, seen.series["trivial"], color=GREY, linewidth=1.0, linestyle="--", label="trivial bound $KH$")
     ax.set_xscale("log")
