@@ -76,7 +76,7 @@ class Dataset:
     Raises
     ------
     ValueError
-        Columns of different lengths, none at all, or an entry out of range: the first one is named, as in
+        Columns of different lengths, or an entry out of range: the first one is named, as in
         `action[17] = 4 is not in 0 to 3`.
     """
 

@@ -88,7 +88,7 @@ def row_tables(
     kernels.pack_rows(pointer, indices, data, read_only(given), allowed, successors, threshold, outcome)
     successors[end:], threshold[end:] = start, last[start]
     longest = int(np.diff(indptr).max())
-    alias = np.empty(size if longest > LINEAR_LIMIT else 0, np.uint32)
+    alias = np.zeros(size if longest > LINEAR_LIMIT else 0, np.uint32)
     kernels.prepare_rows(indptr, threshold, alias, np.empty(longest, np.int64))
     return read_only(indptr), read_only(successors), read_only(threshold), read_only(alias), read_only(outcome)
 

@@ -51,7 +51,9 @@ def _policy_tables(policy: Any, mdp: FiniteHorizonMDP) -> _PolicyTables:
     pointer = np.concatenate([[0], *widths]).cumsum()
     entries = read_only(np.concatenate(actions).astype(np.uint32)), read_only(np.concatenate(chances))
     weights = policy.weights if mixed else np.ones(1)
-    indptr, successors, threshold, alias, _ = row_tables(read_only(pointer), *entries, weights, np.ones(1, bool))
+    indptr, successors, threshold, alias, _ = row_tables(
+        read_only(pointer), *entries, weights, read_only(np.ones(1, bool))
+    )
     lengths = [len(width) for width in widths]
     stride = np.array([mdp.n_states if len(table) > 1 else 0 for table in layers])
     return _PolicyTables(indptr, successors, threshold, alias, np.cumsum([0, *lengths[:-1]]), stride)
