@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import secrets
@@ -21,7 +22,11 @@ FORMAT = "theoryrl-mdp"
 VERSION = 1
 Model = FiniteHorizonMDP | DiscountedMDP
 
-_KINDS: dict[str, Any] = {"FiniteHorizonMDP": FiniteHorizonMDP, "DiscountedMDP": DiscountedMDP}
+_KINDS: dict[str, Any] = {
+    "FiniteHorizonMDP": (FiniteHorizonMDP, "horizon"),
+    "DiscountedMDP": (DiscountedMDP, "discount"),
+}
+_SETTINGS = ("name", "reward_law", "reward_range", "state_labels", "action_labels")
 _SPARSE = ("indptr", "indices", "data")
 _DTYPES = {"indptr": np.int64, "indices": np.uint32, "action_mask": np.bool_}
 _NAMES = {"transition", *_SPARSE, "reward", "outcome_reward", "reward_noise", "initial", "action_mask"}
@@ -57,14 +62,21 @@ def save(mdp: Model, path: str | os.PathLike[str]) -> None:
     """
     if not isinstance(mdp, Model):
         raise TypeError(f"save writes a FiniteHorizonMDP or a DiscountedMDP, not {type(mdp).__name__}")
-    arrays = {name: array for name, array in mdp._arrays().items() if array is not None}
-    header: dict[str, Any] = {"format": FORMAT, "version": VERSION, "name": mdp.name, "settings": mdp._settings()}
+    header: dict[str, Any] = {"format": FORMAT, "version": VERSION, "kind": type(mdp).__name__}
+    header |= {name: getattr(mdp, name) for name in _SETTINGS}
+    criterion = "horizon" if isinstance(mdp, FiniteHorizonMDP) else "discount"
+    header[criterion] = getattr(mdp, criterion)
+    tables = ("reward", "outcome_reward", "reward_noise", "initial", "action_mask")
+    arrays = {name: getattr(mdp, name) for name in tables if getattr(mdp, name) is not None}
+    rows = mdp.transition
     if mdp.is_sparse:
-        rows = mdp.transition
         header["sparse"] = [rows.n_states, rows.n_actions, rows.n_layers, rows.staged]
-    header["digest"] = mdp.digest()
+        arrays |= {part: getattr(rows, part) for part in _SPARSE}
+    else:
+        arrays["transition"] = rows
+    header["digest"] = _digest(header, arrays)
     text = np.frombuffer(json.dumps(header, allow_nan=False).encode(), np.uint8)
-    write_whole(path, lambda file: np.savez(file, header=text, **arrays))  # type: ignore[arg-type]
+    write_whole(path, lambda file: np.savez(file, header=text, **arrays))
 
 
 def load(path: str | os.PathLike[str]) -> Model:
@@ -191,30 +203,35 @@ def _header(raw: NDArray) -> dict[str, Any]:
     return header
 
 
+def _digest(header: dict[str, Any], arrays: dict[str, NDArray]) -> str:
+    """SHA-256 of header and arrays, in hexadecimal."""
+    code = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+    for name, array in sorted(arrays.items()):
+        code.update(f"{name}{array.dtype.str}{array.shape}".encode())
+        code.update(array.data)
+    return code.hexdigest()
+
+
 def _model(read: tuple[dict[str, Any], dict[str, NDArray]]) -> Model:
     header, arrays = read
-    settings = dict(header["settings"])
-    kind = _KINDS.get(settings.pop("kind"))
+    kind, criterion = _KINDS.get(header["kind"], (None, ""))
     if kind is None:
-        raise ValueError(f"damaged: unknown kind of model {header['settings']['kind']!r}")
-    law = settings.pop("reward_law")
-    given: dict[str, Any] = dict(arrays)
+        raise ValueError(f"damaged: unknown kind of model {header['kind']!r}")
+    given: dict[str, Any] = arrays | {name: header[name] for name in (*_SETTINGS, criterion)}
     if "sparse" in header:
         n_states, n_actions, n_layers, staged = header["sparse"]
         indptr, indices, data = (given.pop(part) for part in _SPARSE)
         given["transition"] = SparseTransition(indptr, indices, data, n_states, n_actions, n_layers, bool(staged))
-    if law == "outcome":
+    if "outcome_reward" in given:
         del given["reward"]
-    else:
-        given["reward_law"] = law
-    model: Model = kind(**given, **settings, name=header["name"])
-    means = arrays["reward"]
+    model: Model = kind(**given)
     # Means of outcomes are sums, and the storage they were once summed in shows in the last bit: keep those saved.
-    if law == "outcome":
-        scale = max(1.0, float(np.abs(model.outcome_reward).max()))
+    if model.outcome_reward is not None:
+        means, scale = arrays["reward"], max(1.0, float(np.abs(model.outcome_reward).max()))
         if means.shape != model.reward.shape or not (np.abs(means - model.reward) <= 1e-9 * scale).all():
             raise ValueError("damaged: the mean rewards are not those of the outcomes")
         model._put(reward=means)
-    if model.digest() != header["digest"]:
+    digest = header.pop("digest")
+    if digest != _digest(header, arrays):
         raise ValueError("damaged: the digest does not match the content")
     return model

@@ -252,6 +252,13 @@ def test_there_and_back(mdp):
     assert from_gymnasium(to_gymnasium(mdp), horizon=1) == mdp.with_horizon(1)
 
 
+def test_its_specification_makes_another_one():
+    mdp = from_gymnasium("FrozenLake-v1")
+    another = gymnasium.make(to_gymnasium(mdp).spec)
+    assert another.spec.max_episode_steps == mdp.horizon
+    assert from_gymnasium(another) == mdp
+
+
 @given(models())
 def test_the_published_table_alone_has_the_values(mdp):
     env = to_gymnasium(mdp)

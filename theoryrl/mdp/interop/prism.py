@@ -155,14 +155,15 @@ def _write(path: str, lines: Sequence[str]) -> None:
 
 def _outcomes(mdp: Model, state: int, action: int) -> Iterator[tuple[int, float, float]]:
     """Successors of a pair with positive probability: state, probability, reward."""
-    place: Any = (state, action)
     if mdp.is_sparse:
         rows = mdp.transition
         number = state * mdp.n_actions + action
-        place = slice(rows.indptr[number], rows.indptr[number + 1])
+        place: Any = slice(rows.indptr[number], rows.indptr[number + 1])
         successors, weights = rows.indices[place], rows.data[place]
     else:
-        successors, weights = np.arange(mdp.n_states), mdp.transition[place]
+        successors = np.flatnonzero(mdp.transition[state, action])
+        place = (state, action, successors)
+        weights = mdp.transition[place]
     if mdp.outcome_reward is not None:
         rewards = mdp.outcome_reward[place]
     else:
