@@ -225,9 +225,9 @@ def _solver(mdp: Model) -> Any:
         from theoryrl.mdp.planning import backward_induction
 
         return backward_induction
-    from theoryrl.mdp.discounted import solve_discounted
+    from theoryrl.mdp.discounted import solve_quietly
 
-    return solve_discounted
+    return solve_quietly
 
 
 def _evaluator(mdp: Model) -> Any:

@@ -115,9 +115,9 @@ def _discounted_value(
         return rewards[s * n_actions + a] + gamma * mean / total
 
     if layers is None:
-        from theoryrl.mdp.discounted import solve_discounted
+        from theoryrl.mdp.discounted import solve_quietly
 
-        policy = solve_discounted(mdp).policy.tolist()
+        policy = solve_quietly(mdp).policy.tolist()
     while True:
         matrix, right = flint.fmpq_mat(size, size), flint.fmpq_mat(size, 1)
         for s in range(size):
