@@ -74,7 +74,7 @@ def twin(mdp, settings, episodes, seed):
 @given(mdp=mdps(), seed=st.integers(0, 1000))
 def test_twin(bonus, mdp, seed):
     settings = UCBVI(0.1, bonus, scale=0.05)
-    state = run(settings, mdp, 6, rng=seed).states[0]
+    state = run(settings, mdp, 6, rng=seed, keep_states=True).states[0]
     Q, actions = twin(mdp, settings, 6, seed)
     for (h, s, a), q in Q.items():
         if mdp.action_mask[s, a]:
@@ -107,7 +107,7 @@ def test_a_learner_never_sees_what_it_did_not_visit(settings, mdp, seed):
     mdp = mdp.to_dense()
     if mdp.reward_law == "outcome":
         mdp = mdp.with_reward(mdp.reward, reward_range=mdp.reward_range)
-    before = run(settings, mdp, 3, rng=seed)
+    before = run(settings, mdp, 3, rng=seed, keep_states=True)
     unseen = before.states[0].visits == 0
     if mdp.stationary:
         unseen = unseen[0]
@@ -128,7 +128,8 @@ def test_a_learner_never_sees_what_it_did_not_visit(settings, mdp, seed):
         reward_noise=noise,
         reward_range=mdp.reward_range,
     )
-    after = run(settings, other, 3, rng=seed)
+    after = run(settings, other, 3, rng=seed, keep_states=True)
+    assert run(settings, other, 3, rng=seed).states == ()
     assert np.array_equal(before.collected, after.collected)
     for one, two in zip(before.states[0], after.states[0], strict=True):
         assert np.array_equal(one, two)
@@ -141,7 +142,7 @@ def test_regret_is_the_exact_value_lost(mdp, seed):
     scale = mdp.horizon * max(abs(x) for x in mdp.reward_range) + 1
     total = 0.0
     for episodes in range(1, 6):
-        policy = run(UCBVI(0.2, scale=0.1), mdp, episodes, rng=seed).states[0].policy
+        policy = run(UCBVI(0.2, scale=0.1), mdp, episodes, rng=seed, keep_states=True).states[0].policy
         lost = optimal - float(mdp.initial @ trl.evaluate(mdp, policy)[0])
         total += lost
         assert abs(result.episode_regret[0, episodes - 1] - lost) <= 1e-12 * scale
@@ -167,7 +168,7 @@ def test_optimism(bonus, mdp, seed):
 
 @given(mdp=mdps(), seed=st.integers(0, 1000))
 def test_values_stay_within_what_can_be_collected(mdp, seed):
-    state = run(UCBVI(0.05), mdp, 10, rng=seed).states[0]
+    state = run(UCBVI(0.05), mdp, 10, rng=seed, keep_states=True).states[0]
     for h in range(mdp.horizon + 1):
         assert (state.value[h] <= mdp.horizon - h).all()
         assert (state.value[h] >= 0).all()

@@ -44,7 +44,7 @@ class Run:
         The least value, over episodes, layers and states, of the learner's upper estimate minus V*: optimism held
         throughout if it is not negative.
     learner : the settings that were run; mdp, episodes, provable, seed.
-    states : tuple of final learner states, one per seed.
+    states : tuple of final learner states, one per seed; empty unless `keep_states`.
     """
 
     checkpoints: NDArray[np.int64]
@@ -91,6 +91,7 @@ def run(
     jobs: int | None = None,
     checkpoints: Sequence[int] | None = None,
     watch: bool = False,
+    keep_states: bool = False,
     progress: Callable[[float, float, str], None] | None = None,
 ) -> Run:
     """Let `learner` play `episodes` episodes on `mdp`, once per seed, and measure its regret exactly.
@@ -111,6 +112,8 @@ def run(
         After how many episodes to write down; default about 60, evenly spread on a logarithmic scale.
     watch : bool
         Compare the learner's upper estimates with V* before every episode (`least_margin`).
+    keep_states : bool
+        Keep the learners' final states in `states`; they can be large (UCBVI's is of size S * A * S).
     progress : callable (done, total, text), optional
 
     Returns
@@ -151,7 +154,7 @@ def run(
                 done[0] += last - first
                 if progress is not None:
                     progress(done[0], seeds * episodes, f"{type(learner).__name__} on {mdp.name or 'the model'}")
-        return state, record
+        return state if keep_states else None, record
 
     workers = min(seeds, jobs or os.cpu_count() or 1)
     with ThreadPoolExecutor(workers) as pool:
@@ -172,7 +175,7 @@ def run(
         episodes=episodes,
         provable=bool(learner.provable),
         seed=repr(root) if not isinstance(rng, int) else str(rng),
-        states=tuple(state for state, _ in results),
+        states=tuple(state for state, _ in results if keep_states),
     )
 
 
