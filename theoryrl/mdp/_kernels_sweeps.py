@@ -100,8 +100,8 @@ def evaluate_all(rows, staged, reward, mask, policy, value, q):
 
 
 @kernel("strict")
-def moments(rows, staged, reward, noise, outcome, policy, value, variance, q):
-    """Value and variance of the return, by the law of total variance, all terms non-negative; `q` (A,) is scratch.
+def moments(rows, staged, reward, noise, outcome, policy, value, variance, future):
+    """Value and variance of the return, by the law of total variance, all terms non-negative; `future` (A,) is scratch.
 
     W_h(s) = sum_a pi_h(a | s) [(q_h(s, a) - V_h(s))^2 + noise_h(s, a)
              + sum_t P_h(t | s, a) ((x_t - E x)^2 + W_{h+1}(t))],   x_t = outcome_h(s, a, t) + V_{h+1}(t)
@@ -116,15 +116,16 @@ def moments(rows, staged, reward, noise, outcome, policy, value, variance, q):
             mean = 0.0
             for a in range(n_actions):
                 if choice[s, a] > 0:
-                    q[a] = gain[s, a] + row_mean(rows, layer, s * n_actions + a, ahead)
-                    mean += choice[s, a] * q[a]
+                    future[a] = row_mean(rows, layer, s * n_actions + a, ahead)
+                    mean += choice[s, a] * (gain[s, a] + future[a])
             total = 0.0
             for a in range(n_actions):
                 if choice[s, a] > 0:
+                    q = gain[s, a] + future[a]
                     # Without outcomes x_t is V_{h+1}(t) alone, so its mean leaves the reward out.
-                    centre = q[a] if outcome.size > 0 else q[a] - gain[s, a]
+                    centre = q if outcome.size > 0 else future[a]
                     spread = row_spread(rows, outcome, layer, s * n_actions + a, ahead, centre, carried)
-                    total += choice[s, a] * ((q[a] - mean) ** 2 + own[s, a] + spread)
+                    total += choice[s, a] * ((q - mean) ** 2 + own[s, a] + spread)
             value[h, s] = mean
             variance[h, s] = total
 

@@ -85,7 +85,7 @@ def backward_induction_batch(transition: ArrayLike, reward: ArrayLike, horizon: 
     horizon = require_int(horizon, 1, "horizon")
     tables = np.ascontiguousarray(transition, np.float64)
     means = np.ascontiguousarray(reward, np.float64)
-    if tables.ndim not in (4, 5) or tables.shape[-3] != tables.shape[-1] or 0 in tables.shape[1:]:
+    if tables.ndim not in (4, 5) or tables.shape[-3] != tables.shape[-1] or 0 in tables.shape:
         raise ValueError(f"transition has shape {tables.shape}, not (B, S, A, S) or (B, {horizon}, S, A, S)")
     n_models, (n_states, n_actions) = len(tables), tables.shape[-3:-1]
     staged = tables.ndim == 5
@@ -101,7 +101,10 @@ def backward_induction_batch(transition: ArrayLike, reward: ArrayLike, horizon: 
         raise ValueError(f"{entry('transition', [int(i) for i in index])} is no distribution: {tables[index]}")
     value = np.empty((n_models, horizon + 1, n_states))
     policy = np.empty((n_models, horizon, n_states), np.int64)
-    layers = tables if staged else tables[:, np.newaxis]
-    batched.optimal_each(layers, means.reshape(n_models, -1, *pairs), value, policy)
+    layers = tables.reshape(n_models, -1, *pairs, n_states)
+    means = means.reshape(n_models, -1, *pairs)
+    # Kernels compile for one type, whether the caller's arrays are writable or not; the reshaped views are ours.
+    layers.flags.writeable = means.flags.writeable = False
+    batched.optimal_each(layers, means, value, policy)
     finish(value, policy)
     return BatchPlan(value, policy)

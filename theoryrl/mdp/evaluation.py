@@ -81,7 +81,7 @@ def evaluate_q(mdp: FiniteHorizonMDP, policy: Any) -> NDArray[np.float64]:
         As `evaluate`; also for a MixturePolicy, whose value after (h, s, a) depends on the past.
     """
     value, q = empty_tables(mdp)
-    table = stochastic_layers(policy, mdp)
+    table = _choice(policy, mdp)
     rows, staged, mask = rows_of(mdp), mdp.staged_transition, mdp.action_mask
     sweeps.evaluate_all(rows, staged, mdp.reward_layers, mask, table, value, q)
     finish(value, q)
@@ -123,7 +123,7 @@ def moments(mdp: FiniteHorizonMDP, policy: Any) -> Moments:
         value = _weighted(policy, [part.value for part in parts])
         variance = _weighted(policy, [part.variance + (part.value - value) ** 2 for part in parts])
     else:
-        table = stochastic_layers(policy, mdp)
+        table = _choice(policy, mdp)
         value = np.empty((mdp.horizon + 1, mdp.n_states))
         variance = np.empty_like(value)
         rows, staged = rows_of(mdp), mdp.staged_transition
@@ -162,7 +162,7 @@ def occupancy(mdp: FiniteHorizonMDP, policy: Any) -> NDArray[np.float64]:
     if isinstance(policy, MixturePolicy):
         pair = _weighted(policy, [occupancy(mdp, part) for part in policy.policies])
     else:
-        table = stochastic_layers(policy, mdp)
+        table = _choice(policy, mdp)
         state = np.empty((mdp.horizon, mdp.n_states))
         state[0] = mdp.initial
         pair = np.empty((mdp.horizon, mdp.n_states, mdp.n_actions))
@@ -259,11 +259,20 @@ def _noise(mdp: FiniteHorizonMDP) -> NDArray[np.float64]:
 
 def _outcome(mdp: FiniteHorizonMDP) -> NDArray[np.float64]:
     """Reward per successor as the rows are stored; empty when the reward does not depend on the successor."""
-    if mdp.is_sparse:
-        return mdp.outcome_reward if mdp.outcome_reward is not None else np.empty(0)
     if mdp.outcome_reward is None:
-        return np.empty((0, 0, 0))
+        empty = np.empty(0 if mdp.is_sparse else (0, 0, 0))
+        empty.flags.writeable = False
+        return empty
+    if mdp.is_sparse:
+        return mdp.outcome_reward
     return mdp.outcome_reward.reshape(-1, mdp.n_states * mdp.n_actions, mdp.n_states)
+
+
+def _choice(policy: Any, mdp: FiniteHorizonMDP) -> NDArray[np.float64]:
+    """A validated policy as probabilities (L, S, A); always read-only, so that kernels compile for one type."""
+    table = stochastic_layers(policy, mdp)
+    table.flags.writeable = False
+    return table
 
 
 def _weighted(mixture: MixturePolicy, tables: list[NDArray[np.float64]]) -> NDArray[np.float64]:

@@ -7,7 +7,7 @@ allowance of `optimal_actions` count that defect.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -64,7 +64,7 @@ class Plan:
         """Value at the initial distribution."""
         return float(self.mdp.initial @ self.value[0])
 
-    def certify(self, mode: str = "float") -> Certificate:
+    def certify(self, mode: Literal["float", "exact"] = "float") -> Certificate:
         """A rigorous enclosure of the optimal value and of this policy's loss; see `theoryrl.certify`.
 
         Raises
