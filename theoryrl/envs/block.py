@@ -72,7 +72,7 @@ def block_mdp(
     References
     ----------
     Du, Krishnamurthy, Jiang, Agarwal, Dudik and Langford (2019), Provably efficient RL with rich observations via
-    latent state decoding, Section 2.
+    latent state decoding.
     """
     base = _resolve(base, horizon)
     size = require_int(n_observations, 1, "n_observations")
@@ -115,7 +115,8 @@ def exogenous(
     References
     ----------
     Dietterich, Trimponias and Chen (2018), Discovering and removing exogenous state variables and rewards for
-    reinforcement learning; Efroni, Foster, Misra, Krishnamurthy and Langford (2022).
+    reinforcement learning; Efroni, Foster, Misra, Krishnamurthy and Langford (2022),
+    Sample-efficient reinforcement learning in the presence of exogenous information.
     """
     base = _resolve(base, horizon)
     size = require_int(n_noise, 1, "n_noise")

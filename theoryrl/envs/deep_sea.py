@@ -30,8 +30,8 @@ def deep_sea(*, cost: float = 0.01, horizon: int = 10) -> FiniteHorizonMDP:
 
     References
     ----------
-    Osband, Van Roy, Russo and Wen (2019), Deep exploration via randomized value functions, Section 4: the deterministic
-    version with costs.
+    Osband, Van Roy, Russo and Wen (2019), Deep exploration via randomized value functions: the deterministic version
+    with costs.
     """
     size = require_int(horizon, 1, "horizon")
     cost = require_real(cost, "cost", 0)

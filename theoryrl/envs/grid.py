@@ -92,7 +92,7 @@ def four_rooms(*, slip: float = 1 / 3, horizon: int = 40) -> FiniteHorizonMDP:
 
     References
     ----------
-    Sutton, Precup and Singh (1999), Between MDPs and semi-MDPs, Section 2: the rooms and the slip of 1/3. Start and
+    Sutton, Precup and Singh (1999), Between MDPs and semi-MDPs: the rooms and the slip of 1/3. Start and
     goal are corners here.
     """
     slip = require_real(slip, "slip", 0, 1)

@@ -40,7 +40,7 @@ def combination_lock(
 
     References
     ----------
-    Kakade (2003), On the sample complexity of reinforcement learning, Section 8.6; with emissions Du et al. (2019),
+    Kakade (2003), On the sample complexity of reinforcement learning; with emissions Du et al. (2019),
     Provably efficient RL with rich observations via latent state decoding.
     """
     length = require_int(length, 1, "length")

@@ -36,8 +36,8 @@ def jao_two_state(
 
     References
     ----------
-    Jaksch, Ortner and Auer (2010), Near-optimal regret bounds for reinforcement learning, Section 6: one copy of the
-    two-state model of Theorem 5.
+    Jaksch, Ortner and Auer (2010), Near-optimal regret bounds for reinforcement learning, Theorem 5: one copy of the
+    two-state model of its proof.
     """
     n_actions = require_int(n_actions, 1, "n_actions")
     delta = require_real(delta, "delta", 0, 1)

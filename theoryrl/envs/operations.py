@@ -142,7 +142,7 @@ def queue_admission(
 
     References
     ----------
-    Naor (1969), The regulation of queue size by levying tolls; in discrete time Puterman (1994), Section 3.7.1.
+    Naor (1969), The regulation of queue size by levying tolls; in discrete time Puterman (1994), Section 3.7.
     """
     capacity = require_int(capacity, 1, "capacity")
     arrival, service = require_real(arrival, "arrival", 0, 1), require_real(service, "service", 0, 1)

@@ -31,9 +31,9 @@ def riverswim(*, n_states: int = 6, horizon: int = 20) -> FiniteHorizonMDP:
 
     References
     ----------
-    Strehl and Littman (2008), An analysis of model-based interval estimation for Markov decision processes, Figure 1:
-    their rewards 5 and 10000 divided by 10000 and paid for the action. They start in state 1 or 2; state 0 is the start
-    in later papers (Osband, Russo and Van Roy 2013).
+    Strehl and Littman (2008), An analysis of model-based interval estimation for Markov decision processes: their
+    rewards 5 and 10000 divided by 10000 and paid for the action. They start in state 1 or 2; state 0 is the start in
+    later papers (Osband, Russo and Van Roy 2013).
     """
     n_states = require_int(n_states, 2, "n_states")
     last = n_states - 1

@@ -32,7 +32,7 @@ def binary_tree(*, depth: int = 3, slip: float = 0.0, horizon: int = 3) -> Finit
     References
     ----------
     The tree in which S grows as 2^H: Krishnamurthy, Agarwal and Langford (2016), PAC reinforcement learning with rich
-    observations, Proposition 1.
+    observations.
     """
     depth = require_int(depth, 1, "depth")
     slip = require_real(slip, "slip", 0, 0.5)

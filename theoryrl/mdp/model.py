@@ -289,7 +289,7 @@ class _Model:
             "kind": type(self).__name__,
             "staged": self.staged_transition,
             "reward_law": self.reward_law,
-            "reward_range": list(self.reward_range),
+            "reward_range": self.reward_range and list(self.reward_range),
             "state_labels": self.state_labels and list(self.state_labels),
             "action_labels": self.action_labels and list(self.action_labels),
         }
@@ -531,14 +531,15 @@ class DiscountedMDP(_Model):
 
 
 def _converted(model: _Model, target: type, **criterion: Any) -> Any:
-    new = object.__new__(target)
+    new: Any = object.__new__(target)
     new.__dict__.update({k: v for k, v in model.__dict__.items() if k not in ("horizon", "discount")})
     new._put(**criterion)
     return new
 
 
 def _discount(value: Any) -> float:
-    if isinstance(value, (bool, str)) or not np.isscalar(value) or not 0 <= value < 1:
+    number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    if not (number and 0 <= value < 1):
         raise ValueError(f"discount must lie in [0, 1), not {value!r}")
     return float(value)
 

@@ -232,9 +232,16 @@ def induced_chain(mdp: FiniteHorizonMDP, policy: Any) -> FiniteHorizonMDP:
         here = here[choice[h % len(choice)][state[here], action[here]] > 0]
         where.append(here)
         which.append(np.full(len(here), h))
-    here, h = np.concatenate(where), np.concatenate(which)
-    weight = rows.data[here] * choice[h % len(choice), state[here], action[here]]
+    here, stage = np.concatenate(where), np.concatenate(which)
+    weight = rows.data[here] * choice[stage % len(choice), state[here], action[here]]
     chain_rows = SparseTransition.from_entries(
-        state[here], np.zeros_like(here), rows.indices[here], weight, mdp.n_states, 1, h if staged else None, len(where)
+        state[here],
+        np.zeros_like(here),
+        rows.indices[here],
+        weight,
+        mdp.n_states,
+        1,
+        stage if staged else None,
+        len(where),
     )
     return FiniteHorizonMDP(chain_rows, mean, **common)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from theoryrl.mdp._checks import ROW_TOLERANCE, entry, first, frozen, require_finite, require_int
 
@@ -68,8 +67,8 @@ class SparseTransition:
             inner[self.indptr[:-1][steps > 0]] = False
             unsorted &= inner[1:]
             if unsorted.any():
-                place = first(unsorted)[0] + 1
-                row = int(np.searchsorted(self.indptr, place, side="right")) - 1
+                late = first(unsorted)[0] + 1
+                row = int(np.searchsorted(self.indptr, late, side="right")) - 1
                 raise ValueError(f"the successors of {self.row_name(row)} are not strictly increasing")
 
     def row_name(self, row: int) -> str:
@@ -151,18 +150,26 @@ class SparseTransition:
         rows = transition.reshape(-1, n_states)
         row, column = np.nonzero(rows)
         indptr = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=len(rows)))])
-        return cls(indptr, column, rows[row, column], n_states, n_actions, transition.shape[0] if staged else 1, staged)
+        return cls(
+            indptr,
+            column.astype(np.uint32),
+            rows[row, column],
+            n_states,
+            n_actions,
+            transition.shape[0] if staged else 1,
+            staged,
+        )
 
     @classmethod
     def from_entries(
         cls,
-        states: Sequence[int],
-        actions: Sequence[int],
-        successors: Sequence[int],
-        probabilities: Sequence[float],
+        states: ArrayLike,
+        actions: ArrayLike,
+        successors: ArrayLike,
+        probabilities: ArrayLike,
         n_states: int,
         n_actions: int,
-        layers: Sequence[int] | None = None,
+        layers: ArrayLike | None = None,
         n_layers: int = 1,
     ) -> SparseTransition:
         """From entries `(s, a, s', p)`, and a layer each when staged; what is given twice adds up."""
