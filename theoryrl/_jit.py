@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import numba
-from numba.core import config
+from numba.core import config as _numba_config
 
+config: Any = _numba_config  # its attributes are made at run time
 # Reassociation and contraction change the rounding only: NaN and infinity keep their meaning.
 FASTMATH: dict[str, Any] = {"strict": False, "any-order": {"reassoc", "contract"}}
 PACKAGE = Path(__file__).parent

@@ -196,3 +196,10 @@ def test_augment_names_a_memory_out_of_range():
         augment(mdp, 2, lambda m, s, a, t: 0, lambda s: 2 * s)
     with pytest.raises(ValueError, match="n_memory must be at least 1, not 0"):
         augment(mdp, 0, lambda m, s, a, t: 0)
+
+
+def test_induced_accepts_rows_that_are_each_slightly_off():
+    slack = 1 + 0.9e-9
+    mdp = FiniteHorizonMDP(np.full((2, 2, 2), 0.5 * slack), np.zeros((2, 2)), horizon=2)
+    chain = mdp.induced(np.full((2, 2), 0.5 * slack))
+    assert np.allclose(chain.transition, 0.5, rtol=0, atol=1e-9)

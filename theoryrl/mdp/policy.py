@@ -205,6 +205,8 @@ def augment(
 def induced_chain(mdp: FiniteHorizonMDP, policy: Any) -> FiniteHorizonMDP:
     """The Markov chain of `mdp` under `policy`, as a model with a single action (see `FiniteHorizonMDP.induced`)."""
     choice = stochastic_layers(policy, mdp)
+    # Rows of model and policy may each be off 1 by 1e-9; the product of two such rows must not be off by more.
+    choice = choice / choice.sum(axis=-1, keepdims=True)
     reward = np.where(mdp.action_mask, mdp.reward_layers, 0.0)
     mean = np.einsum("lsa,lsa->ls", *np.broadcast_arrays(choice, reward))[..., np.newaxis]
     staged = mdp.staged_transition or len(choice) > 1
