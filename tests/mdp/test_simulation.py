@@ -18,6 +18,8 @@ from theoryrl.mdp import (
     simulation,
     uniform_policy,
 )
+from theoryrl.mdp.randomness import streams
+from theoryrl.mdp.sampling import sampler
 
 LEVEL = 1e-6
 
@@ -175,6 +177,20 @@ def test_policies_meet_the_same_environment_stream(small_blocks):
         assert not np.array_equal(first.action, other.action)
         assert np.array_equal(first.next_state, other.next_state)
         assert np.array_equal(first.reward, other.reward)
+
+
+def test_the_environment_stream_serves_the_environment_alone(plain):
+    mdp = model(reward_law="bernoulli")
+    data = rollout(mdp, uniform_policy(mdp), 20, rng=9)
+    ((environment, _),) = streams(9, 1)
+    tables = sampler(mdp)
+    for episode in range(20):
+        rows = data.trajectory == episode
+        s = plain.draw_initial(tables, environment)
+        assert s == data.state[rows][0]
+        for h, a in enumerate(data.action[rows]):
+            r, s = plain.draw_step(tables, h, s, a, environment)
+            assert (r, s) == (data.reward[rows][h], data.next_state[rows][h])
 
 
 def test_rollout_says_what_is_wrong():

@@ -153,13 +153,7 @@ def alias_row(threshold, alias, first, last, stack):
             n_large -= 1
             stack[n_small] = large
             n_small += 1
-    # What is left on either side differs from 1 by rounding only.
-    while n_small > 0:
-        n_small -= 1
-        threshold[first + stack[n_small]] = 1.0
-    while n_large > 0:
-        threshold[first + stack[length - n_large]] = 1.0
-        n_large -= 1
+    # What is left on either side differs from 1 by rounding only, and falls back to itself.
 
 
 @kernel("strict")
