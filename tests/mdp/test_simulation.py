@@ -179,12 +179,12 @@ def test_policies_meet_the_same_environment_stream(small_blocks):
         assert np.array_equal(first.reward, other.reward)
 
 
-def test_the_environment_stream_serves_the_environment_alone(plain):
+def test_the_environment_stream_of_a_block_serves_the_environment_alone(plain, small_blocks):
     mdp = model(reward_law="bernoulli")
     data = rollout(mdp, uniform_policy(mdp), 20, rng=9)
-    ((environment, _),) = streams(9, 1)
-    tables = sampler(mdp)
+    tables, blocks = sampler(mdp), streams(9, 3)
     for episode in range(20):
+        environment, _ = blocks[episode // 8]
         rows = data.trajectory == episode
         s = plain.draw_initial(tables, environment)
         assert s == data.state[rows][0]
