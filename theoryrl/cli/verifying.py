@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
@@ -66,7 +67,7 @@ def run(
                 _draw(report, theorem, out)
     document = json.dumps([report.to_dict() for report in reports], indent=2, allow_nan=False) + "\n"
     if out is not None:
-        _write(out / "verify.json", document)
+        _write(out / "verify.json", document.encode())
     if as_json:
         sys.stdout.write(document)
     else:
@@ -84,12 +85,12 @@ def _prepare(out: Path) -> None:
         )
 
 
-def _write(path: Path, text: str) -> None:
+def _write(path: Path, content: bytes) -> None:
     # Whole or not at all: a reader never meets half a document.
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
     try:
-        with os.fdopen(handle, "w") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
         os.replace(name, path)
     except BaseException:
         os.unlink(name)
@@ -105,8 +106,10 @@ def _draw(report: Report, theorem: Theorem, out: Path) -> None:
     from theoryrl.viz import plot_report
 
     ax = plot_report(report)
-    ax.figure.savefig(out / f"{theorem.key}.png", dpi=150, bbox_inches="tight")
+    picture = io.BytesIO()
+    ax.figure.savefig(picture, format="png", dpi=150, bbox_inches="tight")
     pyplot.close(ax.figure)
+    _write(out / f"{theorem.key}.png", picture.getvalue())
 
 
 def _table(reports: Sequence[Report], out: Path | None) -> None:

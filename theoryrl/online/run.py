@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -20,8 +21,8 @@ from theoryrl.mdp.sampling import sampler
 from theoryrl.online.driver import Tally, judge, play, tally
 from theoryrl.online.verbs import Problem
 
-# Between two reports of progress (and two chances to interrupt) a run plays about this many steps.
-STEPS_PER_REPORT = 2_000_000
+# A run reports its progress, and can be interrupted, about this often; the cuts do not touch its results.
+SECONDS_BETWEEN_REPORTS = 0.5
 DEFAULT_CHECKPOINTS = 60
 
 
@@ -140,20 +141,20 @@ def run(
     truth, tables = judge(mdp), sampler(mdp)
     root = as_seed_sequence(rng)
     stop, lock, done = threading.Event(), threading.Lock(), [0]
-    chunk = max(1, STEPS_PER_REPORT // mdp.horizon)
 
     def one(stream: np.random.SeedSequence) -> tuple[Any, Tally]:
         environment, own = (np.random.Generator(np.random.PCG64(child)) for child in stream.spawn(2))
         state, record = learner.init(problem), tally(len(marks), truth)
-        for first in range(0, episodes, chunk):
-            if stop.is_set():
-                break
-            last = min(first + chunk, episodes)
+        first, chunk = 0, 1
+        while first < episodes and not stop.is_set():
+            last, start = min(first + chunk, episodes), time.perf_counter()
             play(state, truth, tables, record, marks, first, last, watch, environment, own)
+            chunk = 2 * chunk if time.perf_counter() - start < SECONDS_BETWEEN_REPORTS / 2 else max(1, chunk // 2)
             with lock:
                 done[0] += last - first
                 if progress is not None:
                     progress(done[0], seeds * episodes, f"{type(learner).__name__} on {mdp.name or 'the model'}")
+            first = last
         return state if keep_states else None, record
 
     workers = min(seeds, jobs or os.cpu_count() or 1)

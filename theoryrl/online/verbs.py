@@ -41,7 +41,7 @@ def _verb(signature: Callable) -> Any:
 
     @overload(generic, strict=False)
     def resolve(learner: Any, *args: Any) -> Any:
-        return table.get(getattr(learner, "instance_class", None))
+        return table.get(getattr(learner, "instance_class", type(None)))
 
     def implement(state: type) -> Callable[[Callable], Callable]:
         def register(implementation: Callable) -> Callable:
