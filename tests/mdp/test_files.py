@@ -211,6 +211,16 @@ def test_a_decompression_bomb_is_not_unpacked(written):
     refused(written, "is compressed")
 
 
+@pytest.mark.parametrize("field", [20, 24])
+def test_a_directory_that_lies_about_sizes(written, field):
+    """Sizes of a member in the archive's directory are at bytes 20 (stored) and 24 (unpacked) of its entry."""
+    content = bytearray(written.read_bytes())
+    place = content.index(b"PK\x01\x02") + field
+    content[place : place + 4] = (2**31 - 1).to_bytes(4, "little")
+    written.write_bytes(content)
+    refused(written, "the members are longer than the file")
+
+
 def test_headers_that_are_none(written):
     for text in (b"[" * 10**5, b"\xff\xfe", b"{", b"3"):
         path = written.with_name("deep.npz")

@@ -156,7 +156,7 @@ def _members(file: BinaryIO) -> tuple[dict[str, Any], dict[str, NDArray]]:
         packed = next((info for info in infos.values() if info.compress_type != zipfile.ZIP_STORED), None)
         if packed is not None:
             raise ValueError(f"not written by save ({packed.filename} is compressed)")
-        if sum(info.file_size for info in infos.values()) > length:
+        if sum(max(info.file_size, info.compress_size) for info in infos.values()) > length:
             raise ValueError("damaged: the members are longer than the file")
         header = _header(_array(archive, infos.pop("header")))
         unknown = sorted(infos.keys() - _NAMES)

@@ -128,6 +128,13 @@ def test_done_and_not_done_to_one_state_are_two_outcomes():
     assert mdp.reward_range == (0.0, 5.0)
 
 
+def test_an_end_that_would_go_on_paying_pays_once():
+    table = {0: {0: [(1.0, 1, 1.0, True)]}, 1: {0: [(1.0, 1, 2.0, False)]}}
+    mdp = from_gymnasium(Published(table, [1.0, 0.0], n_actions=1), horizon=4)
+    assert mdp.n_states == 3
+    assert values_of_model(mdp)[:2].tolist() == [1, 8]
+
+
 def test_different_rewards_to_one_state_keep_their_mean_and_range():
     table = {0: {0: [(0.25, 0, -4.0, False), (0.75, 0, 2.0, False)], 1: [(1.0, 0, 0.0, False)]}}
     mdp = from_gymnasium(Published(table, [1.0]), horizon=3)
@@ -346,6 +353,27 @@ def test_the_law_of_a_step(law):
     assert np.abs(paid / visits - mdp.reward[:, 0]).max() <= bound
     assert law != "bernoulli" or set(seen) == {0.0, 1.0}
     assert law != "uniform" or len(set(seen)) > episodes / 2
+
+
+class Extreme:
+    """In place of a generator: the least and the greatest number that `random()` can give."""
+
+    def __init__(self, greatest):
+        self.value = 1 - 2.0**-53 if greatest else 0.0
+
+    def random(self):
+        return self.value
+
+
+@pytest.mark.parametrize("scale", [1.0, 1 - 1e-10, 1 + 1e-10])
+def test_no_draw_hits_an_outcome_of_probability_zero(scale):
+    weights = np.array([0.0, 0.1, 0.0, 0.2, 0.7, 0.0]) * scale
+    mdp = FiniteHorizonMDP(np.tile(weights, (6, 1, 1)).reshape(6, 1, 6), np.zeros((6, 1)), horizon=2)
+    env = to_gymnasium(mdp)
+    for greatest, want in ((False, 1), (True, 4)):
+        env.reset(seed=0)
+        env._np_random = Extreme(greatest)
+        assert env.step(0)[0] == want
 
 
 def test_entering_an_end_terminates():

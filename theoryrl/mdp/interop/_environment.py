@@ -126,5 +126,5 @@ def resting_states(model: Any) -> NDArray[np.bool_]:
 
 
 def _draw(cumulative: NDArray[np.float64], rng: np.random.Generator) -> int:
-    """Inverse CDF; rows are normalised by their sum, so that round-off never leads off the end."""
-    return min(int(np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right")), len(cumulative) - 1)
+    """Inverse CDF of weights over their sum; since `random()` < 1, the rounded product is below the sum too."""
+    return int(np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right"))

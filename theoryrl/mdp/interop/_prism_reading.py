@@ -64,9 +64,10 @@ class Lines:
             raise ValueError(f"{self.path}: the first line promises {promised} {what}, the file has {read}")
 
     def index(self, word: str, limit: int, what: str) -> int:
-        if not re.fullmatch(r"[0-9]+", word) or int(word) >= limit:
+        number = int(word) if word.isascii() and word.isdigit() else -1
+        if not 0 <= number < limit:
             self.fail(f"{what} {word!r} is not in 0 to {limit - 1}")
-        return int(word)
+        return number
 
     def value(self, word: str, what: str) -> float:
         try:
