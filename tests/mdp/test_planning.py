@@ -1,5 +1,6 @@
 """Exact planning against enumeration, rational arithmetic, plain-Python twins and closed forms."""
 
+import copy
 import itertools
 import math
 from fractions import Fraction
@@ -257,6 +258,19 @@ def test_plan_tabulates_itself():
         soft.certify()
     with pytest.raises(ValueError, match="soft plan"):
         planning.optimal_actions(soft)
+
+
+def test_a_large_q_is_made_on_first_use():
+    mdp = random_mdp(6, 3, 20, 1, branching=1, sparse=True)
+    plan = planning.backward_induction(mdp)
+    assert "q" not in vars(plan)
+    assert np.array_equal(plan.q.max(axis=2), plan.value[:-1])
+    assert plan.q is plan.q
+    assert not plan.q.flags.writeable
+    assert np.array_equal(copy.deepcopy(planning.backward_induction(mdp)).q, plan.q)
+    assert "q" in vars(planning.backward_induction(mdp.to_dense().with_horizon(2)))
+    with pytest.raises(AttributeError, match="no attribute 'Q'"):
+        _ = plan.Q
 
 
 def test_results_are_read_only():

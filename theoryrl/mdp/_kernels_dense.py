@@ -35,9 +35,18 @@ def row_mean(rows, layer, row, value):
 @kernel("any-order")
 def means(rows, layer, value, out):
     """out[row] = sum_t P[row, t] value[t]."""
-    table = rows.table
-    paired = out.shape[0] - out.shape[0] % 2 if table.size <= IN_CACHE else 0
-    for row in range(0, paired, 2):
+    # Two functions, because the compiler does better on each of them than on one with both loops.
+    if rows.table.size <= IN_CACHE:
+        _paired(rows.table, layer, value, out)
+    else:
+        _streamed(rows.table, layer, value, out)
+
+
+@kernel("any-order")
+def _paired(table, layer, value, out):
+    n_rows = out.shape[0]
+    last = n_rows - n_rows % 2
+    for row in range(0, last, 2):
         total, total_1 = 0.0, 0.0
         for t in range(value.shape[0]):
             v = value[t]
@@ -45,7 +54,16 @@ def means(rows, layer, value, out):
             total_1 += table[layer, row + 1, t] * v
         out[row] = total
         out[row + 1] = total_1
-    for row in range(paired, out.shape[0]):
+    if last < n_rows:
+        total = 0.0
+        for t in range(value.shape[0]):
+            total += table[layer, last, t] * value[t]
+        out[last] = total
+
+
+@kernel("any-order")
+def _streamed(table, layer, value, out):
+    for row in range(out.shape[0]):
         total = 0.0
         for t in range(value.shape[0]):
             total += table[layer, row, t] * value[t]

@@ -24,6 +24,11 @@ def rows_of(mdp: FiniteHorizonMDP) -> Dense | Sparse:
     return Dense(mdp.transition_layers.reshape(-1, mdp.n_states * mdp.n_actions, mdp.n_states))
 
 
+def n_weights(rows: Dense | Sparse) -> int:
+    """How many transition weights are stored."""
+    return rows.data.size if isinstance(rows, Sparse) else rows.table.size
+
+
 def _storage(rows):
     return sparse if getattr(rows, "instance_class", type(rows)) is Sparse else dense
 

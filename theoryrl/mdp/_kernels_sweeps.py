@@ -26,11 +26,27 @@ def action_values(rows, layer, reward, mask, value_next, q):
 
 @kernel("strict")
 def optimal(rows, staged, reward, mask, value, q, policy):
-    """Backward induction: q_h = r_h + P_h V_{h+1}, V_h = max_a q_h."""
-    horizon = q.shape[0]
+    """Backward induction: q_h = r_h + P_h V_{h+1}, V_h = max_a q_h; `q` (1, S, A) is overwritten by every layer."""
+    horizon = policy.shape[0]
     value[horizon] = 0.0
     for h in range(horizon - 1, -1, -1):
-        backup(rows, h if staged else 0, reward[h % reward.shape[0]], mask, value[h + 1], q[h], value[h], policy[h])
+        backup(
+            rows,
+            h if staged else 0,
+            reward[h % reward.shape[0]],
+            mask,
+            value[h + 1],
+            q[h % q.shape[0]],
+            value[h],
+            policy[h],
+        )
+
+
+@kernel("strict")
+def action_values_of(rows, staged, reward, mask, value, q, best, chosen):
+    """q_h = r_h + P_h V_{h+1} for a given V, bit for bit as in `optimal`; `best` and `chosen` (S,) are scratch."""
+    for h in range(q.shape[0]):
+        backup(rows, h if staged else 0, reward[h % reward.shape[0]], mask, value[h + 1], q[h], best, chosen)
 
 
 @kernel("strict")

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from theoryrl._lazy import above
 from theoryrl.mdp import _kernels_sweeps as sweeps
 from theoryrl.mdp._checks import entry, first
-from theoryrl.mdp._kernels_rows import rows_of
+from theoryrl.mdp._kernels_rows import n_weights, rows_of
 from theoryrl.mdp.batch import BatchPlan, backward_induction_batch, backward_induction_rewards
 from theoryrl.mdp.evaluation import (
     Moments,
@@ -26,6 +26,7 @@ from theoryrl.mdp.evaluation import (
     moments,
     occupancy,
     reachability,
+    require_finite_horizon,
 )
 from theoryrl.mdp.model import FiniteHorizonMDP
 
@@ -46,7 +47,8 @@ class Plan:
     value : (H+1, S)
         Expected reward from layer h on; row H is zero.
     q : (H, S, A)
-        Action values; -inf where the action is forbidden.
+        Action values; -inf where the action is forbidden. Where the table would be larger than the transitions it is
+        made on first use, by one more sweep.
     policy : int64 (H, S), or float64 (H, S, A) of a soft plan
         The lowest-numbered allowed action among the maximisers of the computed `q`; of a soft plan, probabilities.
     temperature : float
@@ -58,6 +60,19 @@ class Plan:
     q: NDArray[np.float64]
     policy: NDArray[Any]
     temperature: float = 0.0
+
+    def __getattr__(self, name: str) -> Any:
+        # Only called for what is missing: `q` of a plan that was too large to keep it during the sweep.
+        if name != "q":
+            raise AttributeError(f"Plan has no attribute {name!r}")
+        mdp, (value, q) = self.mdp, empty_tables(self.mdp)
+        scratch = value[0], np.empty(mdp.n_states, np.int64)
+        sweeps.action_values_of(
+            rows_of(mdp), mdp.staged_transition, mdp.reward_layers, mdp.action_mask, self.value, q, *scratch
+        )
+        q.flags.writeable = False
+        object.__setattr__(self, "q", q)
+        return q
 
     @property
     def initial_value(self) -> float:
@@ -132,11 +147,19 @@ def backward_induction(mdp: FiniteHorizonMDP) -> Plan:
     -----
     Bellman (1957), Dynamic Programming; Puterman (1994), Theorem 4.3.2.
     """
-    value, q = empty_tables(mdp)
-    policy = np.empty(value[:-1].shape, np.int64)
-    sweeps.optimal(rows_of(mdp), mdp.staged_transition, mdp.reward_layers, mdp.action_mask, value, q, policy)
+    require_finite_horizon(mdp)
+    rows, horizon, pairs = rows_of(mdp), mdp.horizon, (mdp.n_states, mdp.n_actions)
+    # Fresh memory costs more than the arithmetic of short rows: a large q is made only when someone asks for it.
+    keep = horizon * mdp.n_states * mdp.n_actions <= n_weights(rows)
+    value, policy = np.empty((horizon + 1, mdp.n_states)), np.empty((horizon, mdp.n_states), np.int64)
+    q = np.empty((horizon if keep else 1, *pairs))
+    sweeps.optimal(rows, mdp.staged_transition, mdp.reward_layers, mdp.action_mask, value, q, policy)
     finish(value, q, policy)
-    return Plan(mdp, value, q, policy)
+    if keep:
+        return Plan(mdp, value, q, policy)
+    plan = object.__new__(Plan)
+    plan.__dict__.update(mdp=mdp, value=value, policy=policy)
+    return plan
 
 
 def soft_backward_induction(mdp: FiniteHorizonMDP, temperature: float) -> Plan:
