@@ -1,5 +1,5 @@
 """Registry entries of this room."""
 
-from theoryrl.theory import concentration, pigeonhole
+from theoryrl.theory import concentration, dynamic_programming, pigeonhole
 
-THEOREMS = (*concentration.THEOREMS, *pigeonhole.THEOREMS)
+THEOREMS = (*dynamic_programming.THEOREMS, *concentration.THEOREMS, *pigeonhole.THEOREMS)
