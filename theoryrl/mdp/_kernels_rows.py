@@ -7,6 +7,7 @@ Plain Python calls pick at run time, compiled ones (`overload`) at compile time.
 
 from __future__ import annotations
 
+import numpy as np
 from numba.extending import overload
 
 from theoryrl.mdp import _kernels_dense as dense
@@ -20,7 +21,9 @@ def rows_of(mdp: FiniteHorizonMDP) -> Dense | Sparse:
     """The transitions of a model as kernels take them; nothing is copied."""
     if mdp.is_sparse:
         rows = mdp.transition
-        return Sparse(rows.indptr, rows.indices, rows.data, mdp.n_states * mdp.n_actions)
+        width = int(rows.indptr[1])
+        alike = rows.data.size == width * rows.n_rows and bool((np.diff(rows.indptr) == width).all())
+        return Sparse(rows.indptr, rows.indices, rows.data, mdp.n_states * mdp.n_actions, width if alike else 0)
     return Dense(mdp.transition_layers.reshape(-1, mdp.n_states * mdp.n_actions, mdp.n_states))
 
 

@@ -23,6 +23,7 @@ class Sparse(NamedTuple):
     indices: NDArray[np.uint32]
     data: NDArray[np.float64]
     n_rows: int  # S * A, the rows of one layer
+    width: int  # entries of every row where all rows are alike, else 0: saves `backup` reading `indptr`
 
 
 @kernel("any-order")
@@ -53,19 +54,26 @@ def means(rows, layer, value, out):
 
 @kernel("any-order")
 def backup(rows, layer, reward, mask, value_next, q, value, policy):
-    """q[s, a] = reward[s, a] + sum_t P[s, a, t] value_next[t]; value and policy: its first maximum per state."""
+    """q[s, a] = reward[s, a] + sum_t P[s, a, t] value_next[t]; value and policy: its first maximum per state.
+
+    A `q` of shape (1, A) is overwritten by every state.
+    """
     first = layer * rows.n_rows
-    i = np.uint64(rows.indptr[first])
-    for s in range(q.shape[0]):
+    i, width = np.uint64(rows.indptr[first]), np.uint64(rows.width)
+    for s in range(value.shape[0]):
         best, chosen = -math.inf, 0
+        kept = s if q.shape[0] > 1 else 0
         for a in range(q.shape[1]):
-            end = np.uint64(rows.indptr[first + s * q.shape[1] + a + 1])
+            if rows.width > 0:
+                end = i + width
+            else:
+                end = np.uint64(rows.indptr[first + s * q.shape[1] + a + 1])
             total = reward[s, a]
             while i < end:
                 total += rows.data[i] * value_next[rows.indices[i]]
                 i += ONE
             total = total if mask[s, a] else -math.inf
-            q[s, a] = total
+            q[kept, a] = total
             better = total > best
             best = total if better else best
             chosen = a if better else chosen

@@ -26,7 +26,7 @@ def action_values(rows, layer, reward, mask, value_next, q):
 
 @kernel("strict")
 def optimal(rows, staged, reward, mask, value, q, policy):
-    """Backward induction: q_h = r_h + P_h V_{h+1}, V_h = max_a q_h; `q` (1, S, A) is overwritten by every layer."""
+    """Backward induction: q_h = r_h + P_h V_{h+1}, V_h = max_a q_h; scratch `q`: (1, S, A), sparse (1, 1, A)."""
     horizon = policy.shape[0]
     value[horizon] = 0.0
     for h in range(horizon - 1, -1, -1):

@@ -152,7 +152,7 @@ def backward_induction(mdp: FiniteHorizonMDP) -> Plan:
     # Fresh memory costs more than the arithmetic of short rows: a large q is made only when someone asks for it.
     keep = horizon * mdp.n_states * mdp.n_actions <= n_weights(rows)
     value, policy = np.empty((horizon + 1, mdp.n_states)), np.empty((horizon, mdp.n_states), np.int64)
-    q = np.empty((horizon if keep else 1, *pairs))
+    q = np.empty((horizon, *pairs) if keep else (1, 1 if mdp.is_sparse else pairs[0], pairs[1]))
     sweeps.optimal(rows, mdp.staged_transition, mdp.reward_layers, mdp.action_mask, value, q, policy)
     finish(value, q, policy)
     if keep:
