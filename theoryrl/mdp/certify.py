@@ -225,9 +225,9 @@ def _solver(mdp: Model) -> Any:
         from theoryrl.mdp.planning import backward_induction
 
         return backward_induction
-    from theoryrl.mdp.discounted import solve_quietly
+    from theoryrl.mdp.discounted import solve_to_rounding
 
-    return solve_quietly
+    return solve_to_rounding
 
 
 def _evaluator(mdp: Model) -> Any:
@@ -273,18 +273,20 @@ def float_residuals(
         residuals(
             rows_of(model),
             mdp.staged_transition,
-            given,
-            error,
-            value,
-            mdp.action_mask,
-            actions,
-            choice,
+            *(_read_only(array) for array in (given, error, value, mdp.action_mask, actions, choice)),
             discount,
             optimal,
             up,
             down,
         )
     return up, down
+
+
+def _read_only(array: NDArray) -> NDArray:
+    """A read-only view: one type for the compiler, hence one compilation."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
 
 
 def outcome_error(mdp: Model) -> NDArray[np.float64]:

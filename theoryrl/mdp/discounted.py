@@ -162,6 +162,12 @@ def solve_quietly(
     return work.plan(mdp, used, tolerance, done)
 
 
+def solve_to_rounding(mdp: DiscountedMDP) -> DiscountedPlan:
+    """A solution as accurate as sweeps in floats can make it, for a certificate to start from."""
+    least = 2.0**-50 * float(np.abs(mdp.reward).max()) / (1.0 - mdp.discount) ** 2
+    return solve_quietly(mdp, tolerance=max(least, 1e-300), max_iterations=10_000)
+
+
 class _Work:
     """The arrays of one run and the last sweep's bounds."""
 

@@ -143,6 +143,8 @@ def span_stop(
         models: list[DiscountedMDP] = [constant, *mixing]
     else:
         models = discounted_models(model, generator, runs)
+        if model is None:
+            models.append(absorbing_states(0.9))
     instances = Instances(names(models, model if not counterexample else None))
     for mdp in models:
         best, rows = value_of(mdp), rounding_of(mdp)
@@ -163,6 +165,11 @@ def span_stop(
                 # Half the span can be 0, so the rounding goes to the bound.
                 instances.add(label, error, ahead * 0.5 * (high - low) + allowance, 0.0)
     return instances.observations()
+
+
+def absorbing_states(discount: float) -> DiscountedMDP:
+    """Two absorbing states with rewards 1 and 0, on which both of MacQueen's bounds are attained."""
+    return DiscountedMDP(np.eye(2)[:, np.newaxis], np.array([[1.0], [0.0]]), discount=discount, name="absorbing states")
 
 
 def _span_iteration(mdp: DiscountedMDP, epsilon: float) -> tuple[NDArray[np.float64], float, float]:

@@ -24,6 +24,8 @@ U = 2.0**-53
 SAFE = 1.0 + 2.0**-30  # covers the roundings of a radius itself
 DISCOUNT = 0.9
 ENUMERATED = 1024
+# Enclosures are accepted up to this width over the largest possible value; rows off 1 by 1e-9 need about 1e-9 H.
+NARROW = 1e-5
 
 Model = FiniteHorizonMDP | DiscountedMDP
 
@@ -53,23 +55,31 @@ class Instances:
         return ExactObservations(observed, bound, allowance, labels, relation, self.models)
 
 
-def enclosed(certificate: Certificate) -> Enclosed:
-    """The middle of a certificate's bounds and their half width, rounded up."""
+def value_of(mdp: Model, policy: Any = None) -> Enclosed:
+    """V^pi, or V* without a policy, with its radius."""
+    certificate = _certificate(mdp, policy)
     low, high = certificate.lower, certificate.upper
     mid = 0.5 * low + 0.5 * high
     return Enclosed(mid, np.nextafter(np.maximum(high - mid, mid - low), math.inf) + U * np.abs(mid))
 
 
-def value_of(mdp: Model, policy: Any = None) -> Enclosed:
-    """V^pi, or V* without a policy, with its radius."""
-    return enclosed(certify(mdp, policy=policy))
-
-
 def at_start(mdp: Model, policy: Any = None) -> tuple[float, float]:
     """The value at the initial distribution, with its radius."""
-    certificate = certify(mdp, policy=policy)
+    certificate = _certificate(mdp, policy)
     mid = 0.5 * certificate.initial_lower + 0.5 * certificate.initial_upper
     return mid, math.nextafter(max(certificate.initial_upper - mid, mid - certificate.initial_lower), math.inf)
+
+
+def _certificate(mdp: Model, policy: Any) -> Certificate:
+    """A certificate that is narrow: a wide one would make every claim hold."""
+    certificate = certify(mdp, policy=policy)
+    steps = mdp.horizon if isinstance(mdp, FiniteHorizonMDP) else 1.0 / (1.0 - mdp.discount)
+    width, scale = float(np.max(certificate.upper - certificate.lower)), steps * float(np.abs(mdp.reward).max())
+    if not width <= NARROW * scale + 1e-300:
+        raise ValueError(
+            f"the enclosure has width {width:.3g} at values up to {scale:.3g}: too wide to check a theorem"
+        )
+    return certificate
 
 
 class Rounding(NamedTuple):

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from theoryrl.mdp.certify import certify
 from theoryrl.mdp.evaluation import occupancy
 from theoryrl.mdp.linear_program import flow_matrix, occupancy_lp
 from theoryrl.mdp.model import FiniteHorizonMDP
@@ -18,12 +17,12 @@ from theoryrl.mdp.policy import augment
 from theoryrl.mdp.transitions import SparseTransition
 from theoryrl.theory import _dp_discounted as discounted
 from theoryrl.theory._dp_tools import (
+    Enclosed,
     Instances,
     U,
     at_start,
     backup,
     backup_radius,
-    enclosed,
     finite_models,
     gamma,
     names,
@@ -65,10 +64,8 @@ def optimality(
     models = finite_models(model, generator, runs)
     instances = Instances(names(models, model))
     for mdp in models:
-        plan = backward_induction(mdp)
-        best = enclosed(certify(mdp, plan))
-        if mutant == "last-reward":
-            best = value_of(_without_last_reward(mdp))
+        plan = backward_induction(_without_last_reward(mdp) if mutant == "last-reward" else mdp)
+        best = Enclosed(plan.value, _induction_radius(mdp, plan.value))
         greedy = np.roll(plan.policy, -1, axis=0) if mutant == "layer" else plan.policy
         mine = value_of(mdp, greedy)
         _worst(instances, f"{mdp.name}: greedy attains", best, mine)
@@ -78,6 +75,14 @@ def optimality(
             for index in range(3):
                 _with_memory(instances, f"{mdp.name}: history-dependent policy {index}", mdp, best, generator)
     return instances.observations()
+
+
+def _induction_radius(mdp: FiniteHorizonMDP, value: NDArray) -> NDArray[np.float64]:
+    """How far backward induction in floats can be from V*: the rounding of every backup below, (H+1, S)."""
+    rows = rounding_of(mdp)
+    steps = [backup_radius(mdp, rows, later) for later in value[1:]]
+    total = np.append(np.cumsum(steps[::-1])[::-1], 0.0) * (1 + mdp.horizon * 2 * U)
+    return np.broadcast_to(total[:, np.newaxis], value.shape)
 
 
 def _worst(instances: Instances, label: str, left: Any, right: Any) -> None:
@@ -96,7 +101,7 @@ def _with_memory(instances: Instances, label: str, mdp: FiniteHorizonMDP, best: 
     table = rng.integers(0, 3, size=(3, mdp.n_states, mdp.n_actions, mdp.n_states))
     wide = augment(mdp, 3, lambda m, s, a, t: int(table[m, s, a, t])).mdp
     value = value_of(wide, random_policy(wide, rng, stochastic=False))
-    _worst(instances, label, value, type(best)(np.tile(best.mid, 3), np.tile(best.radius, 3)))
+    _worst(instances, label, value, Enclosed(np.tile(best.mid, 3), np.tile(best.radius, 3)))
 
 
 def _without_last_reward(mdp: FiniteHorizonMDP) -> FiniteHorizonMDP:
