@@ -43,20 +43,27 @@ html_show_sourcelink = False
 html_theme_options = {"show_prev_next": False, "navigation_with_keys": False, "secondary_sidebar_items": ["page-toc"]}
 
 
-def _escape_formulas(app, what, name, obj, options, lines):
-    """Docstrings write V*_h, |x - y| and r^ as the papers do; what would be markup between backticks is left alone."""
-    literal = None  # indentation of the paragraph that opened a literal block
-    for i, line in enumerate(lines):
-        indent = len(line) - len(line.lstrip())
-        if literal is not None and line.strip() and indent <= literal:
-            literal = None
-        if literal is None and not line.lstrip().startswith(">>>"):
+def _keep_formulas(app, what, name, obj, options, lines):
+    """Docstrings write V*_h and |x - y| as the papers do: escape what would be markup, keep formulas as laid out."""
+    result, set_off, before = [], False, ""
+    for line in lines:
+        indented = line.startswith(" ")
+        if line.strip():
+            starts = indented and result and not result[-1] and before and not before.startswith(" ")
+            if starts and not before.startswith(("- ", "* ")):
+                set_off = True
+                if not before.endswith("::"):
+                    result += ["::", ""]
+            set_off = set_off and indented
+            before = line
+        if set_off or line.lstrip().startswith(">>>"):
+            result.append(line)
+        else:
             parts = re.split(r"(`[^`]*`)", line)
             parts[::2] = [re.sub(r"[*|](?=\S)|(?<=\w)_(?!\w)", r"\\\g<0>", part) for part in parts[::2]]
-            lines[i] = "".join(parts)
-            if line.rstrip().endswith("::"):
-                literal = indent
+            result.append("".join(parts))
+    lines[:] = result
 
 
 def setup(app):
-    app.connect("autodoc-process-docstring", _escape_formulas, priority=400)  # before napoleon reads the sections
+    app.connect("autodoc-process-docstring", _keep_formulas, priority=400)  # before napoleon reads the sections
