@@ -208,7 +208,7 @@ THEOREMS = (
         key="dp.contraction",
         title="The Bellman operator is a contraction in the sup norm",
         statement=_NOTATION + r" For all $V, W$: $\|T V - T W\| \le \gamma \|V - W\|$.",
-        source="Denardo (1967); Puterman (1994), Proposition 6.2.4",
+        source="Denardo (1967); Puterman (1994), section 6.2",
         protocol=contraction,
         controls=(
             Control("squared", "Discount squared.", functools.partial(contraction, power=2)),
@@ -224,7 +224,7 @@ THEOREMS = (
         + r" If $f$ is greedy for $V$, then $V^*(s) - V^f(s) \le \frac{2 \gamma}{1 - \gamma} \|V - V^*\|$ for every "
         r"$s$; "
         r"the constant is the best.",
-        source="Singh and Yee (1994), Corollary 2",
+        source="Singh and Yee (1994)",
         protocol=greedy_loss,
         controls=(
             Control("factor 1", "The factor 1 in place of 2.", functools.partial(greedy_loss, factor=0.5)),
@@ -239,7 +239,7 @@ THEOREMS = (
         title="The span rule is right for the iterate moved to the middle of its bounds",
         statement=_NOTATION + _RULE + r" Then $v_{n+1} + \frac{\gamma}{1 - \gamma} \frac{a + b}{2}$ is within "
         r"$\frac{\gamma}{1 - \gamma} \frac{b - a}{2} \le \frac{\epsilon}{2}$ of $V^*$ in every state.",
-        source="MacQueen (1966); Puterman (1994), Theorem 6.6.6",
+        source="MacQueen (1966); Puterman (1994), section 6.6",
         protocol=span_stop,
         controls=(
             Control("uncorrected", "The raw iterate.", functools.partial(span_stop, correction=0.0)),
@@ -250,9 +250,9 @@ THEOREMS = (
     ),
     Theorem(
         key="dp.span-stop-uncorrected",
-        title="False as published: the raw iterate is within epsilon when the span rule fires",
+        title="False: when the span rule fires, the iterate itself is within epsilon of the optimal value",
         statement=_NOTATION + _RULE + r" Claim: then $\|v_{n+1} - V^*\| \le \epsilon$. False; see dp.span-stop.",
-        source="the documented accuracy of toolboxes that stop by the span and return the iterate, e.g. pymdptoolbox",
+        source="toolboxes that stop by the span and return the iterate as the optimal value, e.g. pymdptoolbox 4.0b3",
         protocol=functools.partial(span_stop, correction=0.0, counterexample=True),
         controls=(
             Control(

@@ -349,7 +349,7 @@ THEOREMS = (
         r"every policy $\pi$, history-dependent and stochastic ones included, $V^\pi_h \le V_h$ at every layer and "
         r"state, "
         r"and $V^f = V$ for $f_h(s) \in \arg\max_a q_h(s, a)$.",
-        source="Puterman (1994), Theorem 4.3.2 and 4.3.3",
+        source="Puterman (1994), section 4.3",
         protocol=optimality,
         controls=(
             Control(
@@ -421,7 +421,7 @@ THEOREMS = (
         r"with $V_h(s) \ge r_h(s, a) + \sum_t P_h(t | s, a) V_{h+1}(t)$, $V_H = 0$, and $\max_\pi J(\pi)$ are equal; "
         r"for "
         r"optimal $d$ and $V$, $d_h(s, a) > 0$ only where the inequality is an equality.",
-        source="Puterman (1994), section 6.9; d'Epenoux (1963)",
+        source="d'Epenoux (1963); Puterman (1994), section 6.9, in the discounted form",
         protocol=lp_duality,
         controls=(
             Control(
