@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import json
-import os
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from theoryrl.cli.console import wide_console
+from theoryrl.mdp.files import write_whole
 from theoryrl.theory.registry import get
 from theoryrl.theory.registry import theorems as registry
 from theoryrl.theory.report import Report, json_safe
@@ -67,7 +65,7 @@ def run(
                 _draw(report, theorem, out)
     document = json.dumps([report.to_dict() for report in reports], indent=2, allow_nan=False) + "\n"
     if out is not None:
-        _write(out / "verify.json", document.encode())
+        write_whole(out / "verify.json", lambda file: file.write(document.encode()))
     if as_json:
         sys.stdout.write(document)
     else:
@@ -85,18 +83,6 @@ def _prepare(out: Path) -> None:
         )
 
 
-def _write(path: Path, content: bytes) -> None:
-    # Whole or not at all: a reader never meets half a document.
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
-
-
 def _draw(report: Report, theorem: Theorem, out: Path) -> None:
     import matplotlib
 
@@ -106,10 +92,11 @@ def _draw(report: Report, theorem: Theorem, out: Path) -> None:
     from theoryrl.viz import plot_report
 
     ax = plot_report(report)
-    picture = io.BytesIO()
-    ax.figure.savefig(picture, format="png", dpi=150, bbox_inches="tight")
+    # Whole or not at all: a reader never meets half a picture.
+    write_whole(
+        out / f"{theorem.key}.png", lambda file: ax.figure.savefig(file, format="png", dpi=150, bbox_inches="tight")
+    )
     pyplot.close(ax.figure)
-    _write(out / f"{theorem.key}.png", picture.getvalue())
 
 
 def _table(reports: Sequence[Report], out: Path | None) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.random import SeedSequence
 
 from theoryrl.lab.experiment import Experiment
+from theoryrl.mdp.files import write_whole
 from theoryrl.mdp.randomness import as_seed_sequence
 
 DATABASE = "results.sqlite"
@@ -64,19 +65,10 @@ def _full(path: Path) -> str:
     return f"{path}: the disk is full; what was finished is kept: free some space and run again"
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
     """Write a file so that at every moment it is either the old one or the whole new one, power loss included."""
-    part = path.with_name(path.name + ".part")
     with reported(path):
-        try:
-            with open(part, "w", encoding="utf-8", newline="") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(part, path)
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
+        write_whole(path, lambda file: file.write(text.encode()))
 
 
 def root_record(root: SeedSequence) -> dict[str, Any]:
@@ -258,7 +250,7 @@ class Store:
         with reported(self.path):
             for cell_index, seed, step, metric, value in self._rows(seeds):
                 writer.writerow([cell_index, *prefix[cell_index], seed, step, metric, repr(value)])
-        write_whole(Path(path), buffer.getvalue())
+        write_text(Path(path), buffer.getvalue())
 
 
 def _limit(seeds: int | None) -> int:

@@ -21,7 +21,7 @@ from numpy.random import SeedSequence
 
 from theoryrl import __version__
 from theoryrl.lab.experiment import Experiment, one_line
-from theoryrl.lab.store import ResultsError, Row, Store, reported, root_record, write_whole
+from theoryrl.lab.store import ResultsError, Row, Store, reported, root_record, write_text
 from theoryrl.mdp._checks import require_int
 
 Job = tuple[int, int]  # cell, seed
@@ -226,7 +226,7 @@ def _write_manifest(store: Store, seeds: int, jobs: int) -> None:
         "settings": dict(experiment.settings),
         "runs": [*runs, run],
     }
-    write_whole(path, json.dumps(about, indent=2) + "\n")
+    write_text(path, json.dumps(about, indent=2) + "\n")
 
 
 def _summarise(experiment: Experiment, frame: Any, out: Path) -> dict[str, Any]:
@@ -239,7 +239,7 @@ def _summarise(experiment: Experiment, frame: Any, out: Path) -> dict[str, Any]:
         raise ValueError(
             f"{experiment.name}: summarise raised {one_line(error)}; the table is kept in {out}"
         ) from error
-    write_whole(out / "summary.json", text + "\n")
+    write_text(out / "summary.json", text + "\n")
     return summary
 
 
