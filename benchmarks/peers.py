@@ -134,3 +134,30 @@ def jax_scan(transition, reward, horizon):
         return np.asarray(value)
 
     return call
+
+
+def mdpsolver(transition, reward, discount, tolerance, algorithm):
+    """mdpsolver on one thread, lists loaded beforehand; a sparse matrix is given as rows of entries."""
+    import mdpsolver as solver
+
+    model = solver.model()
+    if isinstance(transition, np.ndarray):
+        model.mdp(discount=discount, rewards=reward.tolist(), tranMatWithZeros=transition.tolist())
+    else:
+        shape = reward.shape
+        rows = [
+            transition.indices[a:b].tolist() for a, b in zip(transition.indptr, transition.indptr[1:], strict=False)
+        ]
+        data = [transition.data[a:b].tolist() for a, b in zip(transition.indptr, transition.indptr[1:], strict=False)]
+        columns = [rows[s * shape[1] : (s + 1) * shape[1]] for s in range(shape[0])]
+        weights = [data[s * shape[1] : (s + 1) * shape[1]] for s in range(shape[0])]
+        model.mdp(discount=discount, rewards=reward.tolist(), tranMatProbs=weights, tranMatColumns=columns)
+
+    # Without these a second call starts from the answer of the first.
+    start = {"initPolicy": [0] * len(reward), "initValueVector": [0.0] * len(reward)}
+
+    def call():
+        model.solve(algorithm=algorithm, tolerance=tolerance, parallel=False, **start)
+        return np.array(model.getValueVector())
+
+    return call

@@ -161,6 +161,8 @@ def test_ties_go_to_the_lowest_allowed_action():
         assert np.array_equal(plan.q == -np.inf, np.broadcast_to(~mask, (2, 3, 4)))
         many = planning.backward_induction_rewards(stored, np.ones((5, 3, 4)))
         assert np.array_equal(many.policy, np.broadcast_to(plan.policy, (5, 2, 3)))
+    every = planning.backward_induction_batch(np.stack([rows, rows]), np.ones((2, 3, 4)), 2)
+    assert not every.policy.any()
 
 
 def test_rows_of_forbidden_pairs_are_never_read():
@@ -180,7 +182,7 @@ def test_rows_of_forbidden_pairs_are_never_read():
         lambda m: planning.evaluate_q(m, choice),
         lambda m: planning.moments(m, choice).variance,
         lambda m: planning.occupancy(m, choice),
-        lambda m: planning.backward_induction_rewards(m, np.stack([reward, reward])).value,
+        lambda m: planning.backward_induction_rewards(m, np.stack([spoilt_reward, reward])).value,
         lambda m: planning.optimal_actions(planning.backward_induction(m)),
     ):
         assert np.array_equal(function(spoilt), function(clean))
