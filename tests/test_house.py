@@ -227,3 +227,14 @@ def test_every_test_asserts():
 @pytest.mark.parametrize("body", ["f(1)", "assert True", "x = f() == 1"])
 def test_the_check_of_tests_bites(body):
     assert not asserts(ast.parse(f"def test():\n    {body}").body[0], frozenset({"g"}))
+
+
+def test_stub_offers_what_the_package_offers():
+    tree = ast.parse((PACKAGE / "__init__.pyi").read_text())
+    imported = {alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    assert imported == set(theoryrl.__all__)
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom) and node.module != "theoryrl":
+            module = importlib.import_module(node.module)
+            for alias in node.names:
+                assert getattr(module, alias.name) is getattr(theoryrl, alias.name)

@@ -46,6 +46,7 @@ def test_verify_json(capsys):
         assert row["controls"] and all(control["verdict"] == "refuted" for control in row["controls"])
 
 
+@pytest.mark.slow
 def test_the_same_seed_prints_the_same_document(capsys):
     documents = []
     for seed in ("3", "3", "4"):

@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 class Problem(NamedTuple):
     """All that a learner is told: sizes, range of rewards, allowed actions, whether the dynamics are stationary.
 
+    Attributes
+    ----------
     n_states, n_actions, horizon : int
     reward_low, reward_high : float
     stationary : bool

@@ -178,8 +178,8 @@ def models(draw):
     weights[..., 0] += 0.1
     transition = weights / weights.sum(axis=-1, keepdims=True)
     mask = rng.random((s, a)) < 0.7 if draw(st.booleans()) else np.ones((s, a), bool)
-    mask[0, a - 1] = True  # an action that no state allows is nothing that PRISM knows of
     mask[:, 0] |= ~mask.any(axis=1)
+    mask[0] |= ~mask.any(axis=0)  # an action that no state allows is nothing that PRISM knows of
     transition[~mask] = 0
     if draw(st.booleans()):
         reward = {"outcome_reward": rng.normal(size=transition.shape) * (transition > 0)}
