@@ -176,8 +176,8 @@ THEOREMS = (
         r"\sqrt{\tfrac{K}{2} \sum_h w_h^2 \log\tfrac{3K(K+1)}{\delta}} \Big]$ under stationary dynamics, where "
         r"$F(N) = \sum_{n < N} \min\{1, 2\sqrt{\ell_n / (2n)} + G(H/2 + 1/3)\iota_n / n\}$, "
         r"$\iota_n = \log(3S^2AHn(n+1)/\delta)$, $w_h = (1 + 1/H)^h (H - h)$ and $G$ is the largest number of "
-        r"successors of a pair; with one count per layer the first term is $\sum_h w_h\, SA\, F(K/(SA))$. It is of order "
-        r"$H\sqrt{SAT \log T}$ in $T = KH$.",
+        r"successors of a pair; with one count per layer the first term is $\sum_h w_h\, SA\, F(K/(SA))$. It is of "
+        r"order $H\sqrt{SAT \log T}$ in $T = KH$.",
         source="Azar, Osband, Munos 2017, Theorem 1 (rate); constants derived here, docs/theory/ucbvi.md#regret",
         claim="probability",
         protocol=regret_protocol,
