@@ -19,6 +19,7 @@ from theoryrl.mdp import (
 )
 from theoryrl.theory import Control, ExactObservations, get, theorems, verify
 from theoryrl.theory import _dp_discounted as discounted
+from theoryrl.theory import _dp_linear as linear
 from theoryrl.theory import _dp_tools as tools
 from theoryrl.theory import dynamic_programming as finite
 
@@ -122,7 +123,7 @@ def test_a_discounted_model_keeps_its_discount():
 
 
 def test_large_models_are_cut_for_the_linear_program(monkeypatch):
-    monkeypatch.setattr(finite, "VARIABLES", 100)
+    monkeypatch.setattr(linear, "VARIABLES", 100)
     report = verify("dp.lp-duality", random_mdp(4, 2, 20, 0).renamed("wide"))
     assert (report.verdict, "horizon cut to 12" in report.model) == ("verified", True)
     assert verify("dp.lp-duality", random_mdp(17, 6, 2, 0)).verdict == "not-applicable"

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from theoryrl.mdp.model import DiscountedMDP
 from theoryrl.theory._dp_tools import (
+    PAGE,
     Instances,
     U,
     backup,
@@ -23,9 +24,6 @@ from theoryrl.theory._dp_tools import (
     value_of,
 )
 from theoryrl.theory.theorem import Assumption, Control, ExactObservations, Progress, Proof, Theorem
-
-PAGE = "docs/theory/dynamic_programming.md"
-
 
 # ---- contraction
 

@@ -29,6 +29,20 @@ NARROW = 1e-5
 
 Model = FiniteHorizonMDP | DiscountedMDP
 
+PAGE = "docs/theory/dynamic_programming.md"
+# What the entries on finite-horizon models share.
+FINITE: dict[str, Any] = {
+    "family": "dp",
+    "claim": "exact",
+    "expected": "verified",
+    "accepts": "finite-horizon",
+    "default_runs": 4,
+}
+NOTATION = (
+    r"$M = (S, A, H, P, r, \mu)$ is a finite-horizon MDP, $V^\pi_h(s)$ the expected reward of policy $\pi$ from state "
+    r"$s$ at layer $h$ on, $J(\pi) = \sum_s \mu(s) V^\pi_0(s)$."
+)
+
 
 class Enclosed(NamedTuple):
     """The truth lies within `radius` of `mid`, entry by entry."""

@@ -10,13 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from theoryrl.mdp.evaluation import occupancy
-from theoryrl.mdp.linear_program import flow_matrix, occupancy_lp
 from theoryrl.mdp.model import FiniteHorizonMDP
 from theoryrl.mdp.planning import backward_induction
 from theoryrl.mdp.policy import augment
 from theoryrl.mdp.transitions import SparseTransition
 from theoryrl.theory import _dp_discounted as discounted
+from theoryrl.theory import _dp_linear as linear
 from theoryrl.theory._dp_tools import (
+    FINITE,
+    NOTATION,
+    PAGE,
     Enclosed,
     Instances,
     U,
@@ -31,14 +34,10 @@ from theoryrl.theory._dp_tools import (
     rounding_of,
     value_of,
 )
-from theoryrl.theory.theorem import Assumption, Control, ExactObservations, Progress, Proof, Theorem
+from theoryrl.theory.theorem import Control, ExactObservations, Progress, Proof, Theorem
 
-PAGE = "docs/theory/dynamic_programming.md"
 # History-dependent policies are tried on models with at most this many transitions: augmenting takes Python calls.
 AUGMENTED = 5000
-# Variables of a linear program; HiGHS's feasibility tolerance, absolute at rewards of size 1.
-VARIABLES = 20_000
-SOLVER = 1e-7
 # Perturbations of the simulation lemma: (distance of the rows, of the rewards over their range).
 PERTURBATIONS = ((0.0, 0.1), (0.01, 0.0), (0.1, 0.02), (0.5, 0.3), (1.0, 1.0))
 
@@ -258,92 +257,13 @@ def _perturbed(
     return other, rows + 4 * U + 2 * (rounding_of(mdp).defect + rounding_of(other).defect)
 
 
-# ---- linear programming duality
-
-
-def lp_duality(
-    model: FiniteHorizonMDP | None,
-    *,
-    rng: np.random.SeedSequence,
-    runs: int,
-    jobs: int | None,
-    progress: Progress | None,
-    mutant: str = "",
-) -> ExactObservations:
-    """The occupancy program against J*, from both sides, and complementary slackness.
-
-    Mutants: `start` and `flow` keep only the total mass of the first and the second layer's constraints.
-    """
-    generator = np.random.default_rng(rng)
-    models = [_cut(mdp) for mdp in finite_models(model, generator, runs)]
-    instances = Instances(names(models, model))
-    for mdp in models:
-        best, radius = at_start(mdp)
-        unit = float(np.abs(mdp.reward).max()) or 1.0
-        if mutant:
-            value, error = _loose_program(mdp, 0 if mutant == "start" else 1)
-            instances.add(f"{mdp.name}: primal <= J*", value, best, radius + error * unit)
-            continue
-        solution = occupancy_lp(mdp)
-        tolerance = 2 * SOLVER * mdp.horizon * unit
-        instances.add(f"{mdp.name}: policy of the primal <= J*", solution.lower, best, radius)
-        instances.add(f"{mdp.name}: J* <= repaired dual", best, solution.upper, radius)
-        instances.add(f"{mdp.name}: J* <= policy of the primal", best, solution.lower, radius + tolerance)
-        instances.add(f"{mdp.name}: repaired dual <= J*", solution.upper, best, radius + tolerance)
-        for h in range(mdp.horizon):
-            slack = solution.dual_value[h][:, np.newaxis] - backup(mdp, h, solution.dual_value[h + 1])
-            product = solution.occupancy[h] * np.where(mdp.action_mask, np.abs(slack), 0.0)
-            instances.add(f"{mdp.name}: complementary slackness, h={h}", product.sum(), tolerance, 0.0)
-    return instances.observations()
-
-
-def _loose_program(mdp: FiniteHorizonMDP, layer: int) -> tuple[float, float]:
-    """The value of the primal with one layer's flow constraints added up, and its tolerance in units of the reward."""
-    from scipy.optimize import linprog
-    from scipy.sparse import csr_array, eye_array
-
-    unit = float(np.abs(mdp.reward).max()) or 1.0
-    pairs = np.flatnonzero(np.broadcast_to(mdp.action_mask, (mdp.horizon, *mdp.action_mask.shape)))
-    keep, size = eye_array(mdp.horizon * mdp.n_states, format="lil"), mdp.n_states
-    begin = layer * size
-    keep[begin] = csr_array(
-        (np.ones(size), (np.zeros(size, int), np.arange(begin, begin + size))), shape=(1, keep.shape[1])
-    )
-    rows = np.delete(np.arange(keep.shape[0]), np.arange(begin + 1, begin + size))
-    right = np.zeros(mdp.horizon * size)
-    right[:size] = mdp.initial / mdp.initial.sum()
-    merged = keep.tocsr()[rows]
-    reward = np.broadcast_to(mdp.reward_layers, (mdp.horizon, *mdp.action_mask.shape)).reshape(-1)[pairs]
-    solution = linprog(-reward / unit, A_eq=merged @ flow_matrix(mdp)[:, pairs], b_eq=merged @ right, method="highs")
-    return -float(solution.fun) * unit, 2 * SOLVER * mdp.horizon * mdp.n_states
-
-
-def _cut(mdp: FiniteHorizonMDP) -> FiniteHorizonMDP:
-    """The model with a horizon at which the program has at most VARIABLES variables; its name says so."""
-    most = max(1, VARIABLES // (mdp.n_states * mdp.n_actions))
-    if mdp.horizon <= most:
-        return mdp
-    return mdp.with_horizon(most).renamed(f"{mdp.name or repr(mdp)}, horizon cut to {most} for the linear program")
-
-
-def _small_enough(mdp: Any) -> str | None:
-    size = mdp.n_states * mdp.n_actions
-    return None if size <= VARIABLES else f"one layer has {size} variables, the program is limited to {VARIABLES}"
-
-
 # ---- entries
-
-_FINITE = {"family": "dp", "claim": "exact", "expected": "verified", "accepts": "finite-horizon", "default_runs": 4}
-_NOTATION = (
-    r"$M = (S, A, H, P, r, \mu)$ is a finite-horizon MDP, $V^\pi_h(s)$ the expected reward of policy $\pi$ from state "
-    r"$s$ at layer $h$ on, $J(\pi) = \sum_s \mu(s) V^\pi_0(s)$."
-)
 
 THEOREMS = (
     Theorem(
         key="dp.optimality",
         title="Backward induction dominates every policy, and the greedy policy attains it",
-        statement=_NOTATION
+        statement=NOTATION
         + r" Let $V_H = 0$, $q_h(s, a) = r_h(s, a) + \sum_t P_h(t | s, a) V_{h+1}(t)$, $V_h(s) = \max_a q_h(s, a)$. "
         r"For "
         r"every policy $\pi$, history-dependent and stochastic ones included, $V^\pi_h \le V_h$ at every layer and "
@@ -362,12 +282,12 @@ THEOREMS = (
             ),
         ),
         proof=Proof("written", f"{PAGE}#optimality"),
-        **_FINITE,  # type: ignore[arg-type]
+        **FINITE,
     ),
     Theorem(
         key="dp.performance-difference",
         title="The difference of two returns is the advantage summed over the new policy's occupancy",
-        statement=_NOTATION
+        statement=NOTATION
         + r" With $d^\pi_h(s, a) = P^\pi(s_h = s, a_h = a)$ and $A^\pi_h = q^\pi_h - V^\pi_h$, for any two policies "
         r"$J(\pi') - J(\pi) = \sum_{h, s, a} d^{\pi'}_h(s, a) A^\pi_h(s, a)$.",
         source="Kakade and Langford (2002), Lemma 6.1, in its finite-horizon form",
@@ -385,12 +305,12 @@ THEOREMS = (
             ),
         ),
         proof=Proof("written", f"{PAGE}#performance-difference"),
-        **_FINITE,  # type: ignore[arg-type]
+        **FINITE,
     ),
     Theorem(
         key="dp.simulation-lemma",
         title="How far the returns of one policy in two models can be apart (tight)",
-        statement=_NOTATION
+        statement=NOTATION
         + r" Let $M'$ differ in $P'$ and $r'$ only, $\frac12 \|P_h(\cdot|s,a) - P'_h(\cdot|s,a)\|_1 \le \epsilon \le "
         r"1$,"
         r" $|r_h(s,a) - r'_h(s,a)| \le \epsilon_r$, all rewards in one interval of length $R$. For every policy "
@@ -410,32 +330,8 @@ THEOREMS = (
         ),
         bound=simulation_bound,
         proof=Proof("written", f"{PAGE}#simulation-lemma"),
-        **_FINITE,  # type: ignore[arg-type]
+        **FINITE,
     ),
-    Theorem(
-        key="dp.lp-duality",
-        title="The occupancy program and its dual have the value J*",
-        statement=_NOTATION
-        + r" The maximum of $\sum d_h(s, a) r_h(s, a)$ over $d \ge 0$ with $\sum_a d_0(s, a) = \mu(s)$ and "
-        r"$\sum_a d_{h+1}(t, a) = \sum_{s, a} d_h(s, a) P_h(t | s, a)$, the minimum of $\sum_s \mu(s) V_0(s)$ over $V$ "
-        r"with $V_h(s) \ge r_h(s, a) + \sum_t P_h(t | s, a) V_{h+1}(t)$, $V_H = 0$, and $\max_\pi J(\pi)$ are equal; "
-        r"for "
-        r"optimal $d$ and $V$, $d_h(s, a) > 0$ only where the inequality is an equality.",
-        source="d'Epenoux (1963); Puterman (1994), section 6.9, in the discounted form",
-        protocol=lp_duality,
-        controls=(
-            Control(
-                "no start", "Only the mass of the initial distribution.", functools.partial(lp_duality, mutant="start")
-            ),
-            Control(
-                "no flow",
-                "Only the mass that flows into the second layer.",
-                functools.partial(lp_duality, mutant="flow"),
-            ),
-        ),
-        assumptions=(Assumption("size", f"One layer has at most {VARIABLES} pairs (S, A).", _small_enough),),
-        proof=Proof("written", f"{PAGE}#linear-programming-duality"),
-        **_FINITE,  # type: ignore[arg-type]
-    ),
+    linear.DUALITY,
     *discounted.THEOREMS,
 )
