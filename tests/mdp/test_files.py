@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from theoryrl.mdp import DiscountedMDP, FiniteHorizonMDP, SparseTransition, load, save
-from theoryrl.mdp.files import load_any, write_whole
+from theoryrl.mdp.files import load_any
+from theoryrl.mdp.writing import write_whole
 
 
 @st.composite

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from theoryrl.cli.console import wide_console
-from theoryrl.mdp.files import write_whole
+from theoryrl.mdp.writing import write_whole
 from theoryrl.theory.registry import get
 from theoryrl.theory.registry import theorems as registry
 from theoryrl.theory.report import Report, json_safe

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.random import SeedSequence
 
 from theoryrl.lab.experiment import Experiment
-from theoryrl.mdp.files import write_whole
 from theoryrl.mdp.randomness import as_seed_sequence
+from theoryrl.mdp.writing import write_whole
 
 DATABASE = "results.sqlite"
 APPLICATION = 0x74726C31  # "trl1": tells our files from any other SQLite file

@@ -15,9 +15,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from theoryrl.mdp import _kernels_sampling as kernels
 from theoryrl.mdp._checks import first, frozen, require_int
-from theoryrl.mdp.files import write_whole
 from theoryrl.mdp.model import FiniteHorizonMDP
 from theoryrl.mdp.transitions import SparseTransition
+from theoryrl.mdp.writing import write_whole
 
 # Entries up to which an empirical model is stored dense (80 MB).
 DENSE_LIMIT = 10**7

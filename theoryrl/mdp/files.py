@@ -5,10 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import secrets
 import struct
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,6 +15,7 @@ from numpy.typing import NDArray
 
 from theoryrl.mdp.model import DiscountedMDP, FiniteHorizonMDP
 from theoryrl.mdp.transitions import SparseTransition
+from theoryrl.mdp.writing import write_whole
 
 FORMAT = "theoryrl-mdp"
 VERSION = 1
@@ -126,21 +125,6 @@ def load_any(path: str | os.PathLike[str], horizon: int | None = None) -> Model:
             raise ValueError(f"{os.fspath(path)}: PRISM's files have no horizon; pass horizon=")
         return from_prism(path, horizon=horizon)
     raise ValueError(f"{os.fspath(path)}: a model file ends in .npz or .tra, not in {suffix or 'no suffix'!r}")
-
-
-def write_whole(path: str | os.PathLike[str], write: Callable[[BinaryIO], Any]) -> None:
-    """Call `write(file)` on a temporary neighbour of `path` and give it that name once it is complete on disk."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.part")
-    try:
-        with open(temporary, "xb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:  # an interrupt too must not leave the piece lying about
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def _members(file: BinaryIO) -> tuple[dict[str, Any], dict[str, NDArray]]:

@@ -19,7 +19,6 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from theoryrl.mdp.files import write_whole
 from theoryrl.mdp.interop._building import Model, model, storage
 from theoryrl.mdp.interop._prism_reading import (
     OWN_NAME,
@@ -31,6 +30,7 @@ from theoryrl.mdp.interop._prism_reading import (
     read_rewards,
     read_state_labels,
 )
+from theoryrl.mdp.writing import write_whole
 
 
 def from_prism(
