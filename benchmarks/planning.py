@@ -18,7 +18,6 @@ def dense_model(n_states, n_actions, horizon, staged=False):
     lead = (horizon,) if staged else ()
     transition = rng.random((*lead, n_states, n_actions, n_states))
     transition /= transition.sum(axis=-1, keepdims=True)
-    transition.flags.writeable = False
     return trl.FiniteHorizonMDP(transition, rng.random((*lead, n_states, n_actions)), horizon=horizon)
 
 

@@ -26,13 +26,16 @@ def single_threaded():
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("suites", nargs="*", choices=[*SUITES, []], default=SUITES)
+    parser.add_argument("suites", nargs="*", metavar="SUITE")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
+    unknown = set(options.suites) - set(SUITES)
+    if unknown:
+        parser.error(f"no suite {', '.join(sorted(unknown))}; there are {', '.join(SUITES)}")
     single_threaded()
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
     lines = []
-    for suite in options.suites:
+    for suite in options.suites or SUITES:
         for record in importlib.import_module(f"benchmarks.{suite}").measure():
             lines.append(json.dumps({"suite": suite} | record))
             print(lines[-1], flush=True)
