@@ -466,3 +466,14 @@ def test_scipy_input_is_not_changed():
     assert FiniteHorizonMDP([matrix, matrix], np.zeros((2, 1)), horizon=2).transition.n_layers == 2
     with pytest.raises(ValueError, match=re.escape("transition[1] has shape (3, 2), not (2, 2)")):
         FiniteHorizonMDP([matrix, scipy.sparse.csr_array((3, 2))], np.zeros((2, 1)), horizon=2)
+
+
+def test_a_read_only_view_of_a_writable_array_is_copied():
+    owner = np.full((2, 1, 2), 0.5)
+    view = owner[:]
+    view.flags.writeable = False
+    mdp = FiniteHorizonMDP(view, np.zeros((2, 1)), horizon=2)
+    owner[...] = 0.0
+    assert (mdp.transition == 0.5).all()
+    assert mdp.transition.ctypes.data % 64 == 0
+    assert not mdp.transition.base.flags.writeable

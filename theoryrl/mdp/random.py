@@ -8,7 +8,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from theoryrl.mdp._checks import require_int
+from theoryrl.mdp._checks import require_int, sealed
 from theoryrl.mdp.model import REWARD_LAWS, FiniteHorizonMDP, RewardLaw
 from theoryrl.mdp.randomness import Rng, as_generator
 from theoryrl.mdp.transitions import SparseTransition
@@ -86,8 +86,7 @@ def random_mdp(
         )
     else:
         shape = (*lead, n_states, n_actions, n_states)
-        kernel = _spread(weights, successors, n_states).reshape(shape)
-        kernel.flags.writeable = False
+        kernel = sealed(_spread(weights, successors, n_states).reshape(shape))
         if reward_law == "outcome":
             settings["outcome_reward"] = _spread(outcomes, successors, n_states).reshape(shape)
     return FiniteHorizonMDP(kernel, **settings)
