@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from functools import partial
 
 import numpy as np
 import pytest
 
 import theoryrl as trl
+from theoryrl.mdp.model import FiniteHorizonMDP
 from theoryrl.online import UCBVI, Uniform
-from theoryrl.online.theorems import episodes_for, most_successors, optimism_protocol, regret_protocol, unlucky_bandit
+from theoryrl.online.theorems import (
+    episodes_for,
+    most_successors,
+    optimism_protocol,
+    regret_protocol,
+    unlucky_bandit,
+    value_rounding,
+)
 from theoryrl.theory import get, verify
 
 
@@ -53,6 +62,50 @@ def test_protocols_turn_red_when_the_learner_is_broken():
         episodes=60_000,
     )
     assert seen.failures.all()
+
+
+def _measure(protocol, mdp, episodes):
+    return protocol(mdp, rng=np.random.SeedSequence(0), runs=2, jobs=1, progress=None, episodes=episodes)
+
+
+def test_regret_at_the_trivial_bound_is_no_failure_by_rounding():
+    # Every first episode loses u - l in every step: K H (u - l) is attained, and 0.6 - 0.5 is below 0.1.
+    mdp = FiniteHorizonMDP(np.ones((1, 2, 1)), np.array([[0.5, 0.6]]), horizon=6, reward_range=(0.5, 0.6))
+    seen = _measure(regret_protocol, mdp, 20)
+    assert (seen.observed > 6 * (0.6 - 0.5)).all() and not seen.failures.any()
+    assert (seen.bound < 6 * (0.6 - 0.5) * (1 + 1e-9)).all()
+
+
+def test_constant_rewards_outside_the_unit_interval():
+    mdp = FiniteHorizonMDP(
+        np.array([[[0.1, 0.2, 0.7], [0.3, 0.3, 0.4]]] * 3), np.full((3, 2), -1.1), horizon=7, name="width 0"
+    )
+    assert mdp.reward_range == (-1.1, -1.1)
+    for protocol in (regret_protocol, optimism_protocol):
+        seen = _measure(protocol, mdp, 300)
+        assert not seen.failures.any() and (seen.bound < 1e-8).all()
+
+
+def test_rows_off_one_are_no_failure_of_optimism():
+    # V* of floats that are not normalised exceeds the cap H; V* of the model does not.
+    mdp = FiniteHorizonMDP(np.full((2, 2, 2), 0.5 + 2e-10), np.ones((2, 2)), horizon=4)
+    seen = _measure(optimism_protocol, mdp, 20)
+    assert (seen.observed > 1e-9).all() and not seen.failures.any() and (seen.bound < 1e-7).all()
+
+
+@pytest.mark.parametrize("law", ["mean", "outcome"])
+def test_value_rounding_covers_the_exact_value(law):
+    pytest.importorskip("flint")
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        rows = rng.dirichlet(np.ones(4), size=(4, 2)) * (1 + rng.uniform(-9e-10, 9e-10, size=(4, 2, 1)))
+        reward = (
+            {"reward": rng.normal(size=(4, 2))} if law == "mean" else {"outcome_reward": rng.normal(size=rows.shape)}
+        )
+        start = rng.dirichlet(np.ones(4)) * (1 + rng.uniform(-9e-10, 9e-10))
+        mdp = FiniteHorizonMDP(rows, **reward, horizon=5, initial=start)
+        computed = float(mdp.initial @ trl.backward_induction(mdp).value[0])
+        assert abs(Fraction(trl.exact_value(mdp)) - Fraction(computed)) <= value_rounding(mdp) <= 1e-6
 
 
 def test_work_is_bounded():

@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from theoryrl.mdp.certify import outcome_error
 from theoryrl.mdp.model import FiniteHorizonMDP
-from theoryrl.online.bounds import ucbvi_regret_bound
+from theoryrl.online.bounds import SUMMED_VISITS, ucbvi_regret_bound
 from theoryrl.online.run import Run, run
 from theoryrl.online.ucbvi import UCBVI
 from theoryrl.online.uniform import Uniform
+from theoryrl.theory._dp_tools import U, backup_radius, gamma, rounding_of
 from theoryrl.theory.theorem import Assumption, Control, ProbabilityObservations, Progress, Proof, Theorem
 
 DELTA = 0.05
@@ -47,16 +49,23 @@ def regret_protocol(
     learner: Any = UCBVI(DELTA),
     episodes: int | None = None,
 ) -> ProbabilityObservations:
-    """Exact regret of `learner` against UCBVI's bound at 60 checkpoints; a run counts at its worst one."""
+    """Exact regret of `learner` against UCBVI's bound at 60 checkpoints; a run counts at its worst one.
+
+    Between checkpoints nothing is compared, so a crossing that closes again before the next one goes unseen. The bound
+    includes what rounding can add: the trivial K H is attained by learners that know nothing yet.
+    """
     played = episodes or episodes_for(model, runs)
     result = run(learner, model, played, runs, rng, jobs=jobs, progress=progress)
     bound, trivial = bounds_on(model, result)
-    ratio = result.regret / bound
+    # K differences of two values, their sum in floats, and a bound that is itself a sum of SUMMED_VISITS terms at most.
+    count, largest = result.checkpoints, model.horizon * float(np.abs(model.reward).max())
+    rounding = count * (2 * value_rounding(model) + (count + 2) * 2 * U * largest) + gamma(SUMMED_VISITS + 100) * bound
+    allowed = bound + rounding + 1e-300
     # argmax stops at a NaN, and a NaN is a failure.
-    worst = np.argmax(ratio, axis=1)
+    worst = np.argmax(result.regret / allowed, axis=1)
     return ProbabilityObservations(
         result.regret[np.arange(runs), worst],
-        bound[worst],
+        allowed[worst],
         series={"episodes": result.checkpoints, "regret": result.regret, "bound": bound, "trivial": trivial},
     )
 
@@ -92,14 +101,39 @@ def optimism_protocol(
     """How far V falls below V* at worst, over all episodes, layers and states of each run; more than rounding fails."""
     played = episodes or episodes_for(model, runs)
     result = run(learner, model, played, runs, rng, jobs=jobs, watch=True, progress=progress)
-    scale = model.horizon * max(abs(limit) for limit in model.reward_range)
-    # Each of the H backups of either side errs by at most (S + 8) units of rounding of the largest value.
-    allowance = 2 * model.horizon * (model.n_states + 8) * np.finfo(float).eps * scale
     return ProbabilityObservations(
         np.where(result.least_margin > 0, 0.0, -result.least_margin),
-        allowance,
+        value_rounding(model) + learner_rounding(model, played),
         series={"episodes": result.checkpoints, "regret": result.regret},
     )
+
+
+def value_rounding(mdp: FiniteHorizonMDP) -> float:
+    """How far floats can be from the exact value, in any state and at the start, of V* or of any policy.
+
+    Includes what rows and an initial distribution that are off 1 do, since the exact model has them divided by their
+    sums. Each of the H backups adds Lemma 2 of docs/certify.md, and one rounding for the reward in the sum over
+    successors and A + 3 for a mean over actions.
+    """
+    rows, reward = rounding_of(mdp), float(np.abs(mdp.reward).max())
+    size = mdp.horizon * reward * (1 + rows.defect + (rows.length + mdp.n_actions + 8) * U) ** mdp.horizon
+    means = float(np.broadcast_to(outcome_error(mdp), mdp.reward_layers.shape)[:, mdp.action_mask].max())
+    step = backup_radius(mdp, rows, np.array([size])) + (mdp.n_actions + 5) * U * (size + reward) + means
+    start = abs(float(mdp.initial.sum()) - 1) + 4 * mdp.n_states * U
+    return (mdp.horizon * step + size * start) * (1 + 2.0**-30)
+
+
+def learner_rounding(mdp: FiniteHorizonMDP, episodes: int) -> float:
+    """How far UCBVI's table of values (Hoeffding bonus) can be from what its formulas give on the same data.
+
+    In units of the reward range a backup errs by (S + 1) u H in the mean of the successors' values, (n + 4) u in the
+    mean of n <= K H rewards, 20 u 2H in a bonus that matters (beyond 2H the cap H - h decides) and 9 u H in the sums.
+    Minima and maxima add nothing. Returning to units of reward adds three more roundings of numbers up to H |limit|.
+    """
+    low, high = mdp.reward_range
+    horizon, width = mdp.horizon, high - low
+    backup = (mdp.n_states + 1) * horizon + episodes * horizon + 4 + 49 * horizon
+    return U * horizon * (backup * width + 8 * horizon * max(abs(low), abs(high))) * (1 + 2.0**-30)
 
 
 def small_river() -> FiniteHorizonMDP:
@@ -126,10 +160,14 @@ _INDEPENDENT = Assumption(
 )
 _BOUNDED = Assumption("bounded rewards", "Sampled rewards lie in the declared range [low, high].")
 _SETTING = (
-    r"Let an MDP with $S$ states, $A$ actions and horizon $H$ have rewards in $[l, u]$, and let UCBVI run on it with "
-    r"confidence $\delta$ and the bonus $b_h(n) = (u - l)(H - h)\sqrt{\ell_n / (2n)}$, "
-    r"$\ell_n = \log(6SAHn(n+1)/\delta)$, $n$ the visits of the pair so far (pooled over layers when the dynamics are "
-    r"stationary, per layer otherwise), $h = 0, \dots, H-1$. "
+    r"Let an MDP with $S$ states, $A$ actions, layers $h = 0, \dots, H-1$ and initial distribution $\mu$ have rewards "
+    r"in $[l, u]$; $V^\pi_h(s)$ is the expected reward of $\pi$ from state $s$ at layer $h$ on, $V^*_h$ its maximum "
+    r"over $\pi$. Before episode $k = 1, 2, \dots$ let $n$ be the visits of $(s, a)$ so far (pooled over layers if "
+    r"rewards and transitions do not depend on the layer, else at layer $h$), $\hat r$ and $\hat P$ the mean reward "
+    r"and the frequencies of the successors seen there. UCBVI computes $V_{k,H} = 0$, $Q_{k,h}(s, a) = "
+    r"\min\{Q_{k-1,h}(s, a), (H - h) u, \hat r + \hat P V_{k,h+1} + b_h(n)\}$, which is $(H - h) u$ while $n = 0$, "
+    r"$V_{k,h} = \max_a Q_{k,h}$, and plays $\pi_k$, greedy for $Q_k$. The bonus is $b_h(n) = (u - l)(H - "
+    r"h)\sqrt{\ell_n / (2n)}$, $\ell_n = \log(6SAHn(n+1)/\delta)$, for a $\delta \in (0, 1)$. "
 )
 
 THEOREMS = (
@@ -137,9 +175,8 @@ THEOREMS = (
         key="ucbvi.optimism",
         family="online",
         title="UCBVI never underestimates the optimal value",
-        statement=_SETTING
-        + r"With probability at least $1 - \delta$, in every episode $k$, layer $h$ and state $s$ at once, its value "
-        r"$V_{k,h}(s)$ is at least $V^*_h(s)$.",
+        statement=_SETTING + r"With probability at least $1 - \delta$, $V_{k,h}(s) \ge V^*_h(s)$ for all "
+        r"episodes $k$, layers $h$ and states $s$ at once.",
         source="Azar, Osband, Munos 2017, Lemma 18; constants derived here, docs/theory/ucbvi.md#optimism",
         claim="probability",
         protocol=optimism_protocol,
@@ -172,9 +209,11 @@ THEOREMS = (
         family="online",
         title="The regret of UCBVI, with every constant",
         statement=_SETTING + r"With probability at least $1 - \delta$, for all numbers of episodes $K$ at once, "
-        r"$\sum_{k \le K} \big(V^*_0 - V^{\pi_k}_0\big) \le (u - l) \Big[ H S A \big(H - 1 + F(KH/(SA))\big) + "
-        r"\sqrt{\tfrac{K}{2} \sum_h w_h^2 \log\tfrac{3K(K+1)}{\delta}} \Big]$ under stationary dynamics, where "
-        r"$F(N) = \sum_{n < N} \min\{1, 2\sqrt{\ell_n / (2n)} + G(H/2 + 1/3)\iota_n / n\}$, "
+        r"$\sum_{k \le K} \sum_s \mu(s) \big(V^*_0(s) - V^{\pi_k}_0(s)\big) \le (u - l) \Big[ H S A "
+        r"\big(H - 1 + F(KH/(SA))\big) + \sqrt{\tfrac{K}{2} \sum_h w_h^2 \log\tfrac{3K(K+1)}{\delta}} \Big]$ under "
+        r"stationary dynamics, where "
+        r"$F(N) = \sum_{n=0}^{N-1} \min\{1, 2\sqrt{\ell_n / (2n)} + G(H/2 + 1/3)\iota_n / n\}$, linear between "
+        r"integers, the term $n = 0$ being 1, "
         r"$\iota_n = \log(3S^2AHn(n+1)/\delta)$, $w_h = (1 + 1/H)^h (H - h)$ and $G$ is the largest number of "
         r"successors of a pair; with one count per layer the first term is $\sum_h w_h\, SA\, F(K/(SA))$. It is of "
         r"order $H\sqrt{SAT \log T}$ in $T = KH$.",
@@ -192,7 +231,7 @@ THEOREMS = (
             ),
             Control(
                 "no bonus",
-                "Without optimism a quarter of the runs settle on the wrong arm for ever.",
+                "Without optimism three runs in ten settle on the wrong arm for ever.",
                 partial(regret_protocol, learner=UCBVI(DELTA, scale=0.0), episodes=50_000),
                 model=unlucky_bandit,
                 runs=100,
