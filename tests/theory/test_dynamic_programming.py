@@ -193,12 +193,21 @@ def test_the_tight_model_attains_the_greedy_loss(discount):
 
 def test_span_stopping_ends_where_it_says():
     mdp = random_mdp(8, 3, 1, 0).with_discount(0.95)
-    value, low, high = discounted._span_iteration(mdp, 1e-3)
+    value, before, low, high = discounted._span_iteration(mdp, 1e-3)
+    assert (low, high) == ((value - before).min(), (value - before).max())
     assert high - low <= 1e-3 * 0.05 / 0.95 + 1e-15
     middle = value + 0.95 / 0.05 * (low + high) / 2
     best = np.max([evaluate_discounted(mdp, np.array(f)) for f in itertools.product(range(3), repeat=8)], axis=0)
     assert np.abs(middle - best).max() <= 0.5e-3 + 1e-10
     assert np.abs(value - best).max() > 1
+
+
+def test_a_nan_is_the_worst_entry():
+    seen = tools.Instances([])
+    zero = tools.Enclosed(np.zeros((3, 2)), np.zeros((3, 2)))
+    broken = tools.Enclosed(np.array([[0.0, 0.5], [np.nan, 0.0], [0.0, 0.0]]), np.zeros((3, 2)))
+    finite._worst(seen, "V", broken, zero)
+    assert np.isnan(seen.observations().observed).all()
 
 
 def test_policies_of_tiny_models_are_all_of_them():

@@ -148,11 +148,12 @@ def span_stop(
         best, rows = value_of(mdp), rounding_of(mdp)
         scale = float(np.abs(best.mid).max()) or 1.0
         for epsilon in (0.1 * scale, 1e-3 * scale):
-            value, low, high = _span_iteration(mdp, epsilon)
+            value, before, low, high = _span_iteration(mdp, epsilon)
             ahead = mdp.discount / (1.0 - mdp.discount)
             shifted = value + correction * ahead * 0.5 * (low + high)
             s = int(np.argmax(np.abs(shifted - best.mid)))
-            rounding = backup_radius(mdp, rows, value) * (1 + 2 * ahead) + (8 * U) * (1 + ahead) * (
+            # The last sweep backed up `before`; what it got wrong enters the iterate once and both increments.
+            rounding = backup_radius(mdp, rows, before) * (1 + 2 * ahead) + (8 * U) * (1 + ahead) * (
                 scale + abs(low) + abs(high)
             )
             error, allowance = abs(shifted[s] - best.mid[s]), best.radius[s] + rounding
@@ -170,15 +171,18 @@ def absorbing_states(discount: float) -> DiscountedMDP:
     return DiscountedMDP(np.eye(2)[:, np.newaxis], np.array([[1.0], [0.0]]), discount=discount, name="absorbing states")
 
 
-def _span_iteration(mdp: DiscountedMDP, epsilon: float) -> tuple[NDArray[np.float64], float, float]:
-    """Value iteration from 0 until max - min of the change is at most epsilon (1 - discount) / discount."""
+def _span_iteration(mdp: DiscountedMDP, epsilon: float) -> tuple[NDArray, NDArray, float, float]:
+    """Value iteration from 0 until max - min of the change is at most epsilon (1 - discount) / discount.
+
+    Returns the last iterate, the one before it, and the least and the largest change.
+    """
     value = np.zeros(mdp.n_states)
     for _ in itertools.count():
         new = backup(mdp, 0, value).max(axis=1)
         low, high = float((new - value).min()), float((new - value).max())
-        value = new
         if mdp.discount * (high - low) <= epsilon * (1.0 - mdp.discount):
-            return value, low, high
+            return new, value, low, high
+        value = new
     raise AssertionError("unreachable: the span falls like discount^n")
 
 
@@ -219,9 +223,9 @@ THEOREMS = (
         key="dp.greedy-loss",
         title="What the greedy policy of an approximate value function loses (tight)",
         statement=_NOTATION
-        + r" If $f$ is greedy for $V$, then $V^*(s) - V^f(s) \le \frac{2 \gamma}{1 - \gamma} \|V - V^*\|$ for every "
-        r"$s$; "
-        r"the constant is the best.",
+        + r" If $f$ is greedy for $V$, $f(s) \in \arg\max_a [r(s, a) + \gamma \sum_t P(t | s, a) V(t)]$, and $V^f$ its "
+        r"value, then $V^*(s) - V^f(s) \le \frac{2 \gamma}{1 - \gamma} \|V - V^*\|$ for every $s$; the constant is the "
+        r"best.",
         source="Singh and Yee (1994)",
         protocol=greedy_loss,
         controls=(

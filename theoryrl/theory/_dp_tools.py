@@ -39,8 +39,8 @@ FINITE: dict[str, Any] = {
     "default_runs": 4,
 }
 NOTATION = (
-    r"$M = (S, A, H, P, r, \mu)$ is a finite-horizon MDP, $V^\pi_h(s)$ the expected reward of policy $\pi$ from state "
-    r"$s$ at layer $h$ on, $J(\pi) = \sum_s \mu(s) V^\pi_0(s)$."
+    r"$M = (S, A, H, P, r, \mu)$ is a finite-horizon MDP with layers $h = 0, \dots, H - 1$, $V^\pi_h(s)$ the "
+    r"expected reward of policy $\pi$ from state $s$ at layer $h$ on, $J(\pi) = \sum_s \mu(s) V^\pi_0(s)$."
 )
 
 

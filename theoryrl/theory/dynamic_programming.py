@@ -88,7 +88,7 @@ def _worst(instances: Instances, label: str, left: Any, right: Any) -> None:
     """The state and layer where left exceeds right the most, beyond what rounding explains."""
     radius = left.radius + right.radius
     excess = (left.mid - right.mid - radius)[:-1]  # after the last step both are 0
-    telling = (excess > 0) | (right.mid[:-1] > 0)  # 0 <= 0 holds too, but says little
+    telling = ~(excess <= 0) | (right.mid[:-1] > 0)  # 0 <= 0 holds too, but says little; a NaN says a lot
     if telling.any():
         excess = np.where(telling, excess, -np.inf)
     h, s = np.unravel_index(int(np.argmax(excess)), excess.shape)
@@ -288,7 +288,9 @@ THEOREMS = (
         key="dp.performance-difference",
         title="The difference of two returns is the advantage summed over the new policy's occupancy",
         statement=NOTATION
-        + r" With $d^\pi_h(s, a) = P^\pi(s_h = s, a_h = a)$ and $A^\pi_h = q^\pi_h - V^\pi_h$, for any two policies "
+        + r" For Markov policies $\pi$ let $d^\pi_h(s, a)$ be the probability that $\pi$, started from $\mu$, is in "
+        r"$s$ and takes $a$ at layer $h$, $q^\pi_h(s, a) = r_h(s, a) + \sum_t P_h(t | s, a) V^\pi_{h+1}(t)$, "
+        r"$A^\pi_h(s, a) = q^\pi_h(s, a) - V^\pi_h(s)$. For any two of them "
         r"$J(\pi') - J(\pi) = \sum_{h, s, a} d^{\pi'}_h(s, a) A^\pi_h(s, a)$.",
         source="Kakade and Langford (2002), Lemma 6.1, in its finite-horizon form",
         protocol=performance_difference,
@@ -310,10 +312,10 @@ THEOREMS = (
     Theorem(
         key="dp.simulation-lemma",
         title="How far the returns of one policy in two models can be apart (tight)",
-        statement=NOTATION
-        + r" Let $M'$ differ in $P'$ and $r'$ only, $\frac12 \|P_h(\cdot|s,a) - P'_h(\cdot|s,a)\|_1 \le \epsilon \le "
-        r"1$,"
-        r" $|r_h(s,a) - r'_h(s,a)| \le \epsilon_r$, all rewards in one interval of length $R$. For every policy "
+        statement=NOTATION + r" Let $M'$ differ in $P'$ and $r'$ only, with return $J'$, and for all $h, s, a$ let "
+        r"$\frac12 \|P_h(\cdot|s,a) - P'_h(\cdot|s,a)\|_1 \le \epsilon \le 1$, "
+        r"$|r_h(s,a) - r'_h(s,a)| \le \epsilon_r$, all these mean rewards in one interval of length $R$. For every "
+        r"Markov policy "
         r"$|J'(\pi) - J(\pi)| \le \sum_{h=0}^{H-1} [(1 - \epsilon)^h \epsilon_r + (1 - (1 - \epsilon)^h) R]$, "
         r"which is at most $H \epsilon_r + \epsilon R H (H - 1) / 2$. No smaller bound depends on $H$, $\epsilon$, "
         r"$R$ and "
