@@ -102,7 +102,7 @@ def optimism_protocol(
     played = episodes or episodes_for(model, runs)
     result = run(learner, model, played, runs, rng, jobs=jobs, watch=True, progress=progress)
     return ProbabilityObservations(
-        np.where(result.least_margin > 0, 0.0, -result.least_margin),
+        np.where(result.least_margin > 0, 0.0, 0.0 - result.least_margin),
         value_rounding(model) + learner_rounding(model, played),
         series={"episodes": result.checkpoints, "regret": result.regret},
     )
