@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from theoryrl._jit import compiled
+from theoryrl._jit import compiled, kernel
 from theoryrl.mdp.model import FiniteHorizonMDP
 from theoryrl.mdp.planning import backward_induction
 from theoryrl.mdp.sampling import draw_initial, draw_step
@@ -22,6 +22,8 @@ class Judge(NamedTuple):
     probability: NDArray[np.float64]
     reward: NDArray[np.float64]  # (Lr, S, A) means
     initial: NDArray[np.float64]  # (S,)
+    reachable: NDArray[np.int64]  # the states that some policy reaches at layer 0, then those at layer 1, ...
+    layer_start: NDArray[np.int64]  # (H + 1,) where the states of each layer begin
     optimal: NDArray[np.float64]  # (H + 1, S)
     optimal_value: float  # at the initial distribution
     staged: bool
@@ -31,16 +33,33 @@ def judge(mdp: FiniteHorizonMDP) -> Judge:
     """What the driver needs to know of `mdp` to evaluate policies exactly."""
     rows = mdp.to_sparse().transition
     optimal = backward_induction(mdp).value
+    reachable = np.zeros((mdp.horizon, mdp.n_states), np.bool_)
+    reachable[0] = mdp.initial > 0
+    _reach(rows.indptr, rows.indices, mdp.n_actions, rows.staged, reachable)
     return Judge(
         rows.indptr,
         rows.indices,
         rows.data,
         mdp.reward_layers,
         mdp.initial,
+        np.nonzero(reachable)[1],
+        np.append(0, np.cumsum(reachable.sum(axis=1))),
         np.ascontiguousarray(optimal),
         float(mdp.initial @ optimal[0]),
         rows.staged,
     )
+
+
+@kernel("strict")
+def _reach(indptr, successor, n_actions, staged, reachable):
+    """Given layer 0 of `reachable`, mark the layers after it."""
+    horizon, n_states = reachable.shape
+    for h in range(horizon - 1):
+        first = h * n_states * n_actions if staged else 0
+        for s in range(n_states):
+            if reachable[h, s]:
+                for i in range(indptr[first + s * n_actions], indptr[first + (s + 1) * n_actions]):
+                    reachable[h + 1, successor[i]] = True
 
 
 class Tally(NamedTuple):
@@ -49,40 +68,51 @@ class Tally(NamedTuple):
     regret: NDArray[np.float64]  # (C,) sum over episodes so far of V*_0 - V^pi_0 at the initial distribution
     episode_regret: NDArray[np.float64]  # (C,) the same of the checkpoint's own episode
     collected: NDArray[np.float64]  # (C,) rewards received so far
-    value: NDArray[np.float64]  # (H + 1, S) value of the current policy
+    chances: NDArray[np.float64]  # (H, S, A) of the actions under the current policy, where it is reachable
+    value: NDArray[np.float64]  # (H + 1, S) value of the current policy, where it is reachable
     running: NDArray[np.float64]  # [total regret, current regret, total reward, least upper_value - V*]
 
 
 def tally(n_checkpoints: int, truth: Judge) -> Tally:
     """An empty tally."""
-    columns = [np.full(n_checkpoints, np.nan) for _ in range(3)]
-    return Tally(*columns, np.zeros(truth.optimal.shape), np.array([0.0, np.nan, 0.0, np.inf]))
+    regret, episode_regret, collected = (np.full(n_checkpoints, np.nan) for _ in range(3))
+    shape = (truth.optimal.shape[0] - 1, *truth.reward.shape[1:])
+    chances, value = np.full(shape, np.nan), np.zeros(truth.optimal.shape)
+    return Tally(regret, episode_regret, collected, chances, value, np.array([0.0, np.nan, 0.0, np.inf]))
 
 
 def _play(learner, truth, sampler, record, checkpoints, first, last, watch, environment_rng, learner_rng):
     """Episodes `first` to `last - 1`; `checkpoints` (increasing) are numbers of episodes completed."""
     indptr, successor, probability, reward_mean = truth.indptr, truth.successor, truth.probability, truth.reward
     optimal, initial, value, running = truth.optimal, truth.initial, record.value, record.running
-    horizon, n_states, n_actions = optimal.shape[0] - 1, reward_mean.shape[1], reward_mean.shape[2]
+    layer_start, reachable = truth.layer_start, truth.reachable
+    horizon, n_states, n_actions = record.chances.shape
     mark = np.searchsorted(checkpoints, first, side="right")
     for episode in range(first, last):
         changed = plan(learner, episode)
         if changed or episode == 0:
+            stale = False  # values stand at the layers after the last one where the policy changed
             for h in range(horizon - 1, -1, -1):
                 row_layer = h * n_states * n_actions if truth.staged else 0
-                reward_layer = h if reward_mean.shape[0] > 1 else 0
-                value_next = value[h + 1]
-                for s in range(n_states):
-                    total = 0.0
+                reward_here = reward_mean[h if reward_mean.shape[0] > 1 else 0]
+                chances, value_here, value_next = record.chances[h], value[h], value[h + 1]
+                for k in range(layer_start[h], layer_start[h + 1]):
+                    s = reachable[k]
                     for a in range(n_actions):
                         weight = chance(learner, h, s, a)
-                        if weight > 0.0:
-                            row = row_layer + s * n_actions + a
-                            outcome = reward_mean[reward_layer, s, a]
-                            for i in range(indptr[row], indptr[row + 1]):
-                                outcome += probability[i] * value_next[successor[i]]
-                            total += weight * outcome
-                    value[h, s] = total
+                        if weight != chances[s, a]:
+                            chances[s, a] = weight
+                            stale = True
+                    if stale:
+                        total = 0.0
+                        for a in range(n_actions):
+                            if chances[s, a] > 0.0:
+                                row = row_layer + s * n_actions + a
+                                outcome = reward_here[s, a]
+                                for i in range(indptr[row], indptr[row + 1]):
+                                    outcome += probability[i] * value_next[successor[i]]
+                                total += chances[s, a] * outcome
+                        value_here[s] = total
             start = 0.0
             for s in range(n_states):
                 start += initial[s] * value[0, s]
@@ -116,5 +146,3 @@ _fresh = compiled(_play, "strict", cache=False)
 def play(learner: Any, *arguments: Any) -> None:
     """Run `_play` compiled, with or without the disk cache, as the learner's origin allows."""
     (_cached if type(learner).__module__.startswith("theoryrl.") else _fresh)(learner, *arguments)
-
-

@@ -2,11 +2,12 @@
 
     Q_h(s, a) = min{ Q_h^old(s, a), H - h, r^(s, a) + sum_s' P^(s' | s, a) V_{h+1}(s') + b_h(s, a) },   V_h = max_a Q_h
 
-with Q_h = H - h where (s, a) was never seen. Everything inside is in units of the reward range, (r - low) / (high - low).
+with Q_h = H - h where (s, a) was never seen. Everything inside is in units of the reward range: (r - low) / width.
 
 Deviations from the paper, each of which keeps or sharpens the guarantee: rewards are estimated, not known; the value at
 layer h is capped at the H - h steps to go, not at H; the bonuses hold at every sample size at once, so that the number
-of episodes need not be known; the constants are those of the proof in the documentation (page UCBVI), not the paper's 7 H L.
+of episodes need not be known; the constants are those of the proof in the documentation (page UCBVI), not the paper's
+7 H L.
 """
 
 from __future__ import annotations
@@ -24,6 +25,10 @@ from theoryrl.online.verbs import Problem, act, chance, observe, plan, upper_val
 BERNSTEIN_ROOT = 10.0 / 3.0
 BERNSTEIN_LINEAR = 35.0 / 3.0
 
+# What observe keeps up to date about a pair: its visits, mean reward, unit bonus of the value, the linear part of that
+# bonus and the bonus of the reward (these two for Bernstein alone).
+VISITS, REWARD, BONUS, LINEAR, NOISE = range(5)
+
 
 class UCBVIState(NamedTuple):
     """Counts, lists of observed successors, and the current optimistic plan.
@@ -34,8 +39,7 @@ class UCBVIState(NamedTuple):
     visits: NDArray[np.int64]  # (G, S, A)
     reward_sum: NDArray[np.float64]  # (G, S, A)
     reward_square_sum: NDArray[np.float64]  # (G, S, A)
-    reward_mean: NDArray[np.float64]  # (G, S, A), kept up to date by observe
-    bonus: NDArray[np.float64]  # (G, S, A, 3): unit bonus of the value, its linear part, bonus of the reward
+    estimate: NDArray[np.float64]  # (G, S, A, 5), columns as named above; side by side, as plan needs them all at once
     slot: NDArray[np.int32]  # (G, S, A, S): place of s' in the list of successors of (s, a), -1 if never seen
     n_successors: NDArray[np.int64]  # (G, S, A)
     successor: NDArray[np.uint32]  # (G, S, A, S)
@@ -43,7 +47,6 @@ class UCBVIState(NamedTuple):
     q: NDArray[np.float64]  # (H, S, A)
     value: NDArray[np.float64]  # (H + 1, S)
     policy: NDArray[np.int64]  # (H, S)
-    action_mask: NDArray[np.bool_]  # (S, A)
     reward_low: float
     reward_width: float
     log_constant: float  # the union over pairs, layers and events, over delta
@@ -95,8 +98,7 @@ class UCBVI:
             visits=np.zeros(pairs, np.int64),
             reward_sum=np.zeros(pairs),
             reward_square_sum=np.zeros(pairs),
-            reward_mean=np.zeros(pairs),
-            bonus=np.zeros((*pairs, 3)),
+            estimate=np.zeros((*pairs, 5)),
             slot=np.full((*pairs, n_states), -1, np.int32),
             n_successors=np.zeros(pairs, np.int64),
             successor=np.zeros((*pairs, n_states), np.uint32),
@@ -104,7 +106,6 @@ class UCBVI:
             q=np.ascontiguousarray(q),
             value=np.repeat(steps_to_go[:, np.newaxis], n_states, axis=1),
             policy=np.tile(np.argmax(problem.action_mask, axis=1), (horizon, 1)),
-            action_mask=np.ascontiguousarray(problem.action_mask),
             reward_low=float(problem.reward_low),
             reward_width=float(problem.reward_high - problem.reward_low),
             log_constant=2.0 * events * n_states * n_actions * horizon / self.delta,
@@ -116,44 +117,48 @@ class UCBVI:
 @plan.implement(UCBVIState)
 def _(learner, episode):
     # Everything hot is a local name and a slice of its layer: reading it through the learner costs more than the sums.
-    table, values, policy, action_mask = learner.q, learner.value, learner.policy, learner.action_mask
-    bernstein = learner.bernstein
+    table, values, bernstein = learner.q, learner.value, learner.bernstein
     horizon, n_states, n_actions = table.shape
     staged = learner.visits.shape[0] > 1
     changed = False
     for h in range(horizon - 1, -1, -1):
         g = h if staged else 0
-        visits, reward_mean, bonus = learner.visits[g], learner.reward_mean[g], learner.bonus[g]
-        n_successors, successor, count = learner.n_successors[g], learner.successor[g], learner.successor_count[g]
-        q_here, value_next = table[h], values[h + 1]
+        estimate, successor, count = learner.estimate[g], learner.successor[g], learner.successor_count[g]
+        q_here, value_here, value_next, policy = table[h], values[h], values[h + 1], learner.policy[h]
+        steps = float(horizon - h)
         for s in range(n_states):
             best, best_action = -math.inf, 0
             for a in range(n_actions):
-                q = q_here[s, a]
-                n = visits[s, a]
-                if n > 0 and action_mask[s, a]:
-                    mean = 0.0
-                    for i in range(n_successors[s, a]):
+                q = q_here[s, a]  # -inf if a is forbidden, and then it is never visited
+                n = estimate[s, a, VISITS]
+                if n > 0.0:
+                    mean, left, i = 0.0, n, 0
+                    while left > 0.0:  # the counts of the successors add up to n
                         mean += count[s, a, i] * value_next[successor[s, a, i]]
+                        left -= count[s, a, i]
+                        i += 1
                     mean /= n
-                    target = reward_mean[s, a] + mean
+                    known = estimate[s, a, REWARD] + mean
                     if bernstein:
-                        variance = 0.0
-                        for i in range(n_successors[s, a]):
-                            deviation = value_next[successor[s, a, i]] - mean
-                            variance += count[s, a, i] * deviation * deviation
-                        root = bonus[s, a, 0] * math.sqrt(variance / n)
-                        target += bonus[s, a, 2] + max(root, bonus[s, a, 1] * (horizon - h - 1))
+                        linear = estimate[s, a, LINEAR] * (steps - 1.0)
+                        target = known + (estimate[s, a, NOISE] + linear)
+                        if target < q:  # only then can the variance, which adds to the target if anything, matter
+                            variance = 0.0
+                            for j in range(i):
+                                deviation = value_next[successor[s, a, j]] - mean
+                                variance += count[s, a, j] * deviation * deviation
+                            root = estimate[s, a, BONUS] * math.sqrt(variance / n)
+                            target = known + (estimate[s, a, NOISE] + max(root, linear))
                     else:
-                        target += bonus[s, a, 0] * (horizon - h)
+                        target = known + estimate[s, a, BONUS] * steps
                     if target < q:
                         q = target
-                        q_here[s, a] = q
+                    q_here[s, a] = q
                 if q > best:
                     best, best_action = q, a
-            values[h, s] = best
-            if policy[h, s] != best_action:
-                policy[h, s] = best_action
+            value_here[s] = best
+            if policy[s] != best_action:
+                policy[s] = best_action
                 changed = True
     return changed
 
@@ -182,7 +187,6 @@ def _(learner, h, s, a, reward, s_next):
     learner.reward_sum[g, s, a] += unit
     learner.reward_square_sum[g, s, a] += unit * unit
     mean = learner.reward_sum[g, s, a] / n
-    learner.reward_mean[g, s, a] = mean
     place = learner.slot[g, s, a, s_next]
     if place < 0:
         place = learner.n_successors[g, s, a]
@@ -191,11 +195,14 @@ def _(learner, h, s, a, reward, s_next):
         learner.successor[g, s, a, place] = s_next
     learner.successor_count[g, s, a, place] += 1.0
     log = math.log(learner.log_constant * n * (n + 1.0))
+    estimate = learner.estimate
+    estimate[g, s, a, VISITS] = n
+    estimate[g, s, a, REWARD] = mean
     if learner.bernstein:
-        learner.bonus[g, s, a, 0] = learner.scale * BERNSTEIN_ROOT * math.sqrt(log / n)
-        learner.bonus[g, s, a, 1] = learner.scale * BERNSTEIN_LINEAR * log / n
+        estimate[g, s, a, BONUS] = learner.scale * BERNSTEIN_ROOT * math.sqrt(log / n)
+        estimate[g, s, a, LINEAR] = learner.scale * BERNSTEIN_LINEAR * log / n
         variance = max(learner.reward_square_sum[g, s, a] / n - mean * mean, 0.0)
         reward_bonus = math.sqrt(4.0 * variance * log / n) + 14.0 * log / (3.0 * n)
-        learner.bonus[g, s, a, 2] = learner.scale * min(1.0, reward_bonus)
+        estimate[g, s, a, NOISE] = learner.scale * min(1.0, reward_bonus)
     else:
-        learner.bonus[g, s, a, 0] = learner.scale * math.sqrt(log / (2.0 * n))
+        estimate[g, s, a, BONUS] = learner.scale * math.sqrt(log / (2.0 * n))
