@@ -149,6 +149,12 @@ def test_solve_gymnasium_with_arguments(capsys):
     assert refuse_constants(capsys.readouterr().out)["value"] == 1.0
 
 
+def test_the_horizon_of_a_gymnasium_model_can_be_a_parameter(capsys):
+    assert invoke(["solve", "gymnasium:FrozenLake-v1", "is_slippery=false", "horizon=6", "--json"]) == 0
+    row = refuse_constants(capsys.readouterr().out)
+    assert row["value"] == 1.0 and row["horizon"] == 6
+
+
 def test_envs(capsys):
     assert invoke(["envs", "--json"]) == 0
     rows = refuse_constants(capsys.readouterr().out)
@@ -178,6 +184,10 @@ def test_help(capsys):
         (["solve", "riverswim", "horizon=3", "--horizon", "4"], "given twice"),
         (["solve", "gymnasium:FrozenLak-v1"], "FrozenLake"),
         (["solve", "gymnasium:CartPole-v1"], "continuous"),
+        (["solve", "gymnasium:FrozenLake-v1", "horizon=3", "--horizon", "4"], "given twice"),
+        (["solve", "gymnasium:FrozenLake-v1", "is_slippery=true", "is_slippery=false"], "given twice"),
+        (["solve", "gymnasium:FrozenLake-v1", "env_or_id=3"], "env_or_id"),
+        (["solve", ""], "no model ''"),
         (["solve", "missing.npz"], "missing.npz"),
         (["solve", "riverswim", "--certify=fast"], "float or exact"),
         (["show", "ucbvi.regre"], "ucbvi.regret"),
@@ -230,6 +240,65 @@ def test_run_is_resumed_with_the_same_table_after_ctrl_c(tmp_path, capsys):
     other.write_text(EXPERIMENT.replace("sleepy", "drowsy"))
     capsys.readouterr()
     assert str(tmp_path / "cut") in faults(capsys, "run", str(other), "--out", str(tmp_path / "cut"))
+
+
+LOUD = """
+from theoryrl.lab import Experiment
+{above}
+def measure(cell, seed):
+    {measure}
+    return dict(x=1.0)
+def summarise(frame, out):
+    {summarise}
+    return dict()
+EXPERIMENT = Experiment(name="loud", claim="none", grid=dict(n=[1]), measure=measure, summarise=summarise)
+"""
+
+
+@pytest.mark.parametrize("place", ["above", "measure", "summarise"])
+def test_an_experiment_that_prints_or_leaves_does_not_pass_for_one_that_ran(tmp_path, capsys, place):
+    def written(statement):
+        lines = {name: statement if name == place else "pass" for name in ("above", "measure", "summarise")}
+        path = tmp_path / "loud.py"
+        path.write_text(LOUD.format(**lines))
+        return str(path)
+
+    assert invoke(["run", written("print('hello')"), "--out", str(tmp_path / "a"), "--json"]) == 0
+    captured = capsys.readouterr()
+    assert refuse_constants(captured.out)["rows"] == 1 and "hello" in captured.err
+    assert invoke(["run", written("raise SystemExit(0)"), "--out", str(tmp_path / "b")]) == 2
+    assert "SystemExit" in capsys.readouterr().err
+
+
+def shell(tail):
+    """A command line of ours through a shell: its exit code and what it says on stderr."""
+    command = f"set -o pipefail; {sys.executable} -m theoryrl.cli {tail}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    return done.returncode, done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /dev/full and bash")
+def test_output_that_nobody_takes():
+    code, err = shell("envs --json >/dev/full")
+    assert code == 2 and err.startswith("theoryrl: standard output: ") and len(err.splitlines()) == 1
+    code, err = shell("solve riverswim >/dev/full")
+    assert code == 2 and err.startswith("theoryrl: standard output: ") and len(err.splitlines()) == 1
+    code, err = shell("solve riverswim | true")
+    assert code in (0, 2) and err == ""  # 0 if the line was taken before the reader left
+    assert shell("theorems >&-") == (0, "")
+    assert shell("solve nope 2>&-") == (2, "")
+
+
+def test_an_interrupt_says_how_to_go_on_only_where_one_can(capsys, monkeypatch, tmp_path):
+    from theoryrl.cli import sweeping, verifying
+
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(verifying, "run", interrupt)
+    monkeypatch.setattr(sweeping, "report", interrupt)
+    assert faults(capsys, "verify", "pigeonhole.visits") == "theoryrl: interrupted"
+    assert "goes on from there" in faults(capsys, "run", str(tmp_path))
 
 
 def test_numbers_survive_the_document(capsys):

@@ -259,7 +259,7 @@ def test_a_failed_write_leaves_the_old_file(written, small):
         file.write(b"half")
         raise OSError(28, "No space left on device")
 
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match=f"No space left.*{written.name}"):
         write_whole(written, fail)
     with pytest.raises(KeyboardInterrupt):
         write_whole(written, lambda file: (_ for _ in ()).throw(KeyboardInterrupt()))
@@ -267,6 +267,15 @@ def test_a_failed_write_leaves_the_old_file(written, small):
     assert os.listdir(written.parent) == ["small.npz"]
     with pytest.raises(FileNotFoundError):
         save(small, written.parent / "no folder" / "x.npz")
+
+
+def test_only_regular_files_are_replaced(small, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="not a regular file.*pipe"):
+        save(small, tmp_path / "pipe")
+    with pytest.raises(IsADirectoryError):
+        save(small, tmp_path)
+    assert os.listdir(tmp_path) == ["pipe"] and not (tmp_path / "pipe").is_file()
 
 
 def test_a_write_that_the_system_refuses(written, small):

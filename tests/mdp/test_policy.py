@@ -192,7 +192,7 @@ def test_augment_names_a_memory_out_of_range():
     mdp = toy()
     with pytest.raises(ValueError, match=re.escape("update(1, 0, 0, 0) = 2 is not in 0 to 1")):
         augment(mdp, 2, lambda m, s, a, t: m + 1 if m else 0)
-    with pytest.raises(ValueError, match="initial_memory of state 1 is 2, not in 0 to 1"):
+    with pytest.raises(ValueError, match="initial_memory of state 1 = 2 is not in 0 to 1"):
         augment(mdp, 2, lambda m, s, a, t: 0, lambda s: 2 * s)
     with pytest.raises(ValueError, match="n_memory must be at least 1, not 0"):
         augment(mdp, 0, lambda m, s, a, t: 0)

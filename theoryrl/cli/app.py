@@ -22,7 +22,8 @@ app = typer.Typer(
 UsageError: type[Exception] = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
 
 SIGINT_CODE = 130
-INTERRUPTED = "interrupted; what was finished is kept, and `theoryrl run` goes on from there"
+INTERRUPTED = "interrupted"
+RESUMABLE = "; what was finished is kept, and the same `theoryrl run` goes on from there"
 
 Mdp = Annotated[
     str | None,
@@ -145,10 +146,15 @@ def envs(as_json: Json = False) -> int:
 
 def main() -> None:
     """The console script: `invoke`, then leave at once, without waiting for threads that an interrupt left behind."""
+    # Streams that the caller closed are None: what nobody wants to read goes nowhere.
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
     code = invoke(sys.argv[1:])
     try:
         sys.stdout.flush()
-        sys.stderr.flush()
+    except OSError as error:
+        code = _fault(f"standard output: {error.strerror}")
     finally:
         os._exit(code)
 
@@ -157,27 +163,36 @@ def invoke(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code; every foreseeable fault is one line on stderr and code 2."""
     from theoryrl.theory.registry import UnknownTheorem
 
+    interrupted = INTERRUPTED + (RESUMABLE if "run" in arguments[:1] else "")
     try:
         result: Any = app(_certify_default(list(arguments)), prog_name="theoryrl", standalone_mode=False)
         # typer turns ctrl-C into this exit code, by version with or without raising.
-        return _fault(INTERRUPTED) if result == SIGINT_CODE else int(result or 0)
+        return _fault(interrupted) if result == SIGINT_CODE else int(result or 0)
     except UsageError as error:
         message = getattr(error, "format_message", error.__str__)()
         return _fault(f"{message} (see `theoryrl --help`)")
     except (KeyboardInterrupt, typer.Abort):
-        return _fault(INTERRUPTED)
+        return _fault(interrupted)
+    except SystemExit:
+        # typer and rich leave like this, with code 1, when the reader of our output went away.
+        return _hung_up()
     except UnknownTheorem as error:
         return _fault(str(error.args[0]))
     except BrokenPipeError:
-        # The reader of our output went away: nothing left to say, and nothing to flush at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 2
+        return _hung_up()
     except OSError as error:
-        return _fault(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        # Files name themselves (see write_whole); what has no name is the output.
+        return _fault(f"{error.filename or 'standard output'}: {error.strerror or error}")
     except (ValueError, ImportError) as error:
         return _fault(str(error))
     except MemoryError as error:
         return _fault(f"not enough memory: {error}")
+
+
+def _hung_up() -> int:
+    """The reader of our output went away: nothing left to say, and nothing to flush at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return 2
 
 
 def _fault(message: str) -> int:

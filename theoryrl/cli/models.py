@@ -30,12 +30,19 @@ def resolve(text: str, assignments: Sequence[str] = (), horizon: int | None = No
     if os.path.exists(text):
         name, parameters = text, list(assignments)
     else:
-        name, *inside = text.split()
+        name, *inside = text.split() or [""]
         parameters = [*inside, *assignments]
     if name.startswith("gymnasium:"):
         from theoryrl.mdp.interop import from_gymnasium
 
-        return from_gymnasium(name.removeprefix("gymnasium:"), horizon=horizon, **_keywords(parameters))
+        keywords = _keywords(parameters)
+        if "horizon" in keywords:
+            if horizon is not None:
+                raise ValueError("the horizon is given twice")
+            horizon = keywords.pop("horizon")
+        if "env_or_id" in keywords:
+            raise ValueError("gymnasium.make has no parameter 'env_or_id'")
+        return from_gymnasium(name.removeprefix("gymnasium:"), horizon=horizon, **keywords)
     from theoryrl.envs import registry
 
     if name in registry.names():
@@ -62,6 +69,8 @@ def _keywords(parameters: Sequence[str]) -> dict[str, Any]:
         key, separator, value = parameter.partition("=")
         if not separator or not key.isidentifier():
             raise ValueError(f"{parameter!r} is not of the form key=value")
+        if key in keywords:
+            raise ValueError(f"{key} is given twice")
         try:
             keywords[key] = json.loads(value.lower() if value in ("True", "False") else value)
         except json.JSONDecodeError:

@@ -114,7 +114,7 @@ class Experiment:
         return hashlib.sha256(json.dumps(self.fingerprint()).encode()).hexdigest()
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: BaseException) -> str:
     """An exception in one line: its type and its text."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
@@ -197,7 +197,7 @@ def load_experiment(path: str | os.PathLike[str]) -> Experiment:
     sys.modules[name] = module  # dataclasses and others look their module up by name
     try:
         module.__loader__.exec_module(module)  # type: ignore[union-attr]
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
         raise ValueError(f"{path}: running it raised {one_line(error)}") from error
     experiment = getattr(module, "EXPERIMENT", None)

@@ -150,7 +150,7 @@ def _compute(
     """Compute the missing jobs on threads and record them here, in the one thread that holds the store."""
     experiment = store.experiment
     failures = 0
-    first: tuple[Job, Exception] | None = None
+    first: tuple[Job, BaseException] | None = None
     running: dict[Future[list[Row]], Job] = {}
     queue = iter(missing)
     done = total - len(missing)
@@ -170,7 +170,7 @@ def _compute(
                 job = running.pop(future)
                 try:
                     rows = future.result()
-                except Exception as error:
+                except (Exception, SystemExit) as error:
                     failures += 1
                     first = (job, error) if first is None or job < first[0] else first
                     continue
@@ -235,7 +235,7 @@ def _summarise(experiment: Experiment, frame: Any, out: Path) -> dict[str, Any]:
     try:
         summary = _plain(dict(experiment.summarise(frame, out)))
         text = json.dumps(summary, indent=2, allow_nan=False)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ValueError(
             f"{experiment.name}: summarise raised {one_line(error)}; the table is kept in {out}"
         ) from error

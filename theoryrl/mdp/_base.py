@@ -11,7 +11,16 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from theoryrl.mdp._checks import entry, first, frozen, require_distribution, require_finite, require_int, require_labels
+from theoryrl.mdp._checks import (
+    Sealed,
+    entry,
+    first,
+    frozen,
+    require_distribution,
+    require_finite,
+    require_int,
+    require_labels,
+)
 from theoryrl.mdp.transitions import SparseTransition, check_dense, check_sparse
 
 RewardLaw = Literal["deterministic", "bernoulli", "uniform", "outcome"]
@@ -19,7 +28,7 @@ REWARD_LAWS = ("deterministic", "bernoulli", "uniform", "outcome")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Model:
+class Model(Sealed):
     """What both criteria share: transitions, rewards and their law, start, labels, allowed actions."""
 
     transition: Any
@@ -111,22 +120,26 @@ class Model:
     # -- rewards -------------------------------------------------------------------------------------------------
 
     def _set_reward(self, reward: Any, outcome: Any, law: Any, noise: Any, limits: Any) -> None:
-        if (reward is None) == (outcome is None):
+        # dataclasses.replace hands both back; that is one reward only if they agree.
+        both = reward is not None and outcome is not None
+        if (both and law != "outcome") or (reward is None and outcome is None):
             raise ValueError("give either reward (means) or outcome_reward (one per successor), and not both")
         if outcome is not None:
             if law not in (None, "outcome"):
                 raise ValueError(f"outcome_reward fixes the law of the reward; reward_law={law!r} contradicts it")
             law = "outcome"
             outcome = self._checked_outcome(outcome)
-            reward = self._mean_of_outcomes(outcome)
-        law = law or "deterministic"
+            mean = self._mean_of_outcomes(outcome)
+            reward = self._same_means(reward, mean, outcome) if both else mean
+        law = "deterministic" if law is None else law
         if law not in REWARD_LAWS or (law == "outcome" and outcome is None):
             raise ValueError(f"reward_law must be 'deterministic', 'bernoulli' or 'uniform', not {law!r}")
         reward = self._checked_table(reward, "reward")
         if (noise is not None) != (law == "uniform"):
             raise ValueError("reward_noise (a half-width) goes with reward_law='uniform', and only with it")
         if noise is not None:
-            noise = self._checked_table(np.broadcast_to(np.asarray(noise, float), reward.shape), "reward_noise")
+            noise = frozen(noise, np.float64, "reward_noise")
+            noise = self._checked_table(np.broadcast_to(noise, reward.shape), "reward_noise")
             if noise.min() < 0:
                 raise ValueError(f"{entry('reward_noise', first(noise < 0))} is negative")
         if law == "bernoulli":
@@ -177,6 +190,13 @@ class Model:
             mean = weighted.row_sums().reshape((-1, self.n_states, self.n_actions))
             mean = mean if rows.staged else mean[0]
         return np.where(self.action_mask, mean, 0.0)
+
+    def _same_means(self, reward: Any, mean: NDArray[np.float64], outcome: NDArray[np.float64]) -> NDArray[np.float64]:
+        # Means are sums, and the storage they were once summed in shows in the last bit: keep those given.
+        reward, scale = self._checked_table(reward, "reward"), max(1.0, float(np.abs(outcome).max()))
+        if reward.shape != mean.shape or not (np.abs(reward - mean) <= 1e-9 * scale).all():
+            raise ValueError("reward is not the mean of outcome_reward; give one of them")
+        return reward
 
     def _checked_range(self, limits: Any) -> tuple[float, float]:
         low, high = self._sampled_range()

@@ -24,11 +24,28 @@ def frozen(array: Any, dtype: Any, name: str) -> NDArray:
         wrong = ~(np.isfinite(given) & (given == np.floor(given)))
         if wrong.any():
             raise ValueError(f"{entry(name, first(wrong))} = {given[first(wrong)]} is not an integer")
+    if np.issubdtype(dtype, np.integer) and not np.can_cast(given.dtype, dtype):
+        limits = np.iinfo(dtype)
+        # The largest int64 is 2^63 as a float, which is one too many.
+        wrong = (given < limits.min) | (given >= limits.max if given.dtype.kind == "f" else given > limits.max)
+        if wrong.any():
+            raise ValueError(f"{entry(name, first(wrong))} = {given[first(wrong)]} does not fit into {np.dtype(dtype)}")
     if given.dtype == dtype and given.flags.c_contiguous and not _can_change(given):
         return given
     copy = _aligned(given.shape, np.dtype(dtype))
     copy[...] = given
     return sealed(copy)
+
+
+class Sealed:
+    """Arrays in the fields are read-only; pickle and deepcopy forget that, so their way in seals them again."""
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for value in state.values():
+            for item in value if isinstance(value, tuple) else (value,):
+                if isinstance(item, np.ndarray):
+                    sealed(item)
+        self.__dict__.update(state)
 
 
 def sealed(array: NDArray) -> NDArray:

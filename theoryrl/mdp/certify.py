@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from theoryrl.mdp._checks import frozen, require_finite
+from theoryrl.mdp._checks import Sealed, frozen, require_finite, sealed
 from theoryrl.mdp.exact import exact_residuals, exact_value, recheck, weighted_mean
-from theoryrl.mdp.model import DiscountedMDP, FiniteHorizonMDP
+from theoryrl.mdp.model import DiscountedMDP, FiniteHorizonMDP, require_model
 from theoryrl.mdp.policy import policy_layers
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ SEMANTICS = (
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Certificate:
+class Certificate(Sealed):
     """Bounds that hold without exception, whatever the claimed value and policy were worth.
 
     Attributes
@@ -165,6 +165,9 @@ def certify(
     """
     if mode not in ("float", "exact"):
         raise ValueError(f"mode is {mode!r}, not 'float' or 'exact'")
+    require_model(mdp)
+    if plan is not None and not hasattr(plan, "value"):
+        raise TypeError(f"plan is a {type(plan).__name__}, which has no value and policy")
     fixed = policy is not None
     value, policy, layers = _claim(mdp, plan, policy)
     actions, choice = split_policy(layers)
@@ -192,7 +195,7 @@ def certify(
         lower=lower,
         upper=upper,
         policy_gap=None if fixed else max(0.0, *gaps),
-        error_per_stage=np.array([_float_up(max(a, b)) for a, b in zip(stage_upper, stage_lower, strict=True)]),
+        error_per_stage=sealed(np.array([_float_up(max(a, b)) for a, b in zip(stage_upper, stage_lower, strict=True)])),
         mode=mode,
         exact=exact,
         **{"exact_lower": None, "exact_upper": None} | ends,

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from theoryrl.mdp import _kernels_sampling as kernels
-from theoryrl.mdp._checks import first, frozen, require_int
+from theoryrl.mdp._checks import Sealed, first, frozen, require_int, sealed
 from theoryrl.mdp.model import FiniteHorizonMDP
 from theoryrl.mdp.transitions import SparseTransition
 from theoryrl.mdp.writing import write_whole
@@ -37,7 +37,7 @@ DAMAGE = (
 
 
 @dataclass(frozen=True, eq=False)
-class Counts:
+class Counts(Sealed):
     """What a data set says about each pair, pooled over layers or per layer.
 
     Attributes
@@ -54,7 +54,7 @@ class Counts:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Dataset:
+class Dataset(Sealed):
     """Transitions (trajectory, step, state, action, reward, next state), one row each, in read-only columns.
 
     Rows need not form whole trajectories nor come in order; but where one row follows another in the same trajectory at
@@ -174,6 +174,9 @@ class Dataset:
         parts = list(datasets)
         if not parts:
             raise ValueError("there is no data set to concatenate")
+        for i, part in enumerate(parts):
+            if not isinstance(part, Dataset):
+                raise TypeError(f"datasets[{i}] is a {type(part).__name__}, not a Dataset")
         sizes = [tuple(getattr(part, name) for name in cls.SIZES) for part in parts]
         for i, size in enumerate(sizes):
             if size != sizes[0]:
@@ -218,7 +221,7 @@ class Dataset:
         rewards = np.zeros(shape)
         kernels.count_steps(*list(self.columns.values())[1:], transitions, visits, rewards)
         tables = (transitions, visits, rewards)
-        return Counts(*(tables if staged else (table[0] for table in tables)))
+        return Counts(*(sealed(table if staged else table[0]) for table in tables))
 
     def empirical_mdp(
         self,

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from theoryrl.mdp import _kernels_discounted as kernels
-from theoryrl.mdp._checks import frozen, require_finite, require_int
+from theoryrl.mdp._checks import Sealed, frozen, require_finite, require_int
 from theoryrl.mdp._kernels_rows import rows_of
-from theoryrl.mdp.model import DiscountedMDP
+from theoryrl.mdp.model import DiscountedMDP, require_model
 
 if TYPE_CHECKING:
     from theoryrl.mdp.certify import Certificate
@@ -33,7 +33,7 @@ ROUNDING = 1e-15
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class DiscountedPlan:
+class DiscountedPlan(Sealed):
     """A solved discounted model.
 
     Attributes
@@ -138,6 +138,7 @@ def solve_quietly(
     mdp: DiscountedMDP, method: Method = "auto", tolerance: float = 1e-6, max_iterations: int = 100_000
 ) -> DiscountedPlan:
     """`solve_discounted` without the warning, for callers that only need a good guess."""
+    require_model(mdp, DiscountedMDP)
     if method not in METHODS:
         raise ValueError(f"method is {method!r}, not one of {', '.join(METHODS)}")
     if not 0.0 < tolerance < math.inf:
@@ -278,6 +279,7 @@ def bellman(mdp: DiscountedMDP, value: ArrayLike) -> tuple[NDArray[np.float64], 
     q : (S, A)
     value : (S,)
     """
+    require_model(mdp, DiscountedMDP)
     work = _Work(mdp)
     work.value = _value_of(mdp, value)
     work.improve()
@@ -309,15 +311,19 @@ def evaluate_discounted(mdp: DiscountedMDP, policy: Any) -> NDArray[np.float64]:
     Raises
     ------
     ValueError
-        A bad policy; the entry is named.
+        A bad policy; the entry is named. A value overflows.
     """
+    require_model(mdp, DiscountedMDP)
     chain: Any = mdp.with_horizon(1).induced(policy).with_discount(mdp.discount)
     first = np.zeros(mdp.n_states, np.int64)
     if mdp.n_states <= DIRECT_STATES:
-        return cast(NDArray[np.float64], np.linalg.solve(*_chain_of(chain, first)))
+        solved = np.linalg.solve(*_chain_of(chain, first))
+        require_finite(solved, "value")
+        return cast(NDArray[np.float64], solved)
     value, other = np.zeros(mdp.n_states), np.empty(mdp.n_states)
     scale = float(np.abs(chain.reward).max()) / (1.0 - mdp.discount)
     most = 100 + math.ceil(math.log(ROUNDING) / math.log(max(mdp.discount, 0.01)))
     goal = ROUNDING * scale
     kernels.evaluate(rows_of(chain), chain.reward, mdp.discount, first, goal, most, value, other)
+    require_finite(value, "value")
     return value

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from theoryrl.mdp.model import DiscountedMDP, FiniteHorizonMDP
+from theoryrl.mdp.model import DiscountedMDP, FiniteHorizonMDP, require_model
 from theoryrl.mdp.policy import policy_layers
 
 Model = FiniteHorizonMDP | DiscountedMDP
@@ -52,6 +52,7 @@ def exact_value(mdp: Model, policy: ArrayLike | None = None, *, bit_budget: int 
     ModuleNotFoundError
         Without python-flint.
     """
+    require_model(mdp)
     flint = _flint()
     layers = None if policy is None else policy_layers(policy, mdp)
     rows, rewards = _rows(mdp), _rewards(mdp)

@@ -10,9 +10,9 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from theoryrl.mdp._checks import frozen, require_finite
+from theoryrl.mdp._checks import Sealed, frozen, require_finite, sealed
 from theoryrl.mdp.certify import certify, float_residuals, initial_enclosure, outcome_error, outward, sums_of
-from theoryrl.mdp.model import FiniteHorizonMDP
+from theoryrl.mdp.model import FiniteHorizonMDP, require_model
 from theoryrl.mdp.planning import backward_induction
 from theoryrl.mdp.policy import MixturePolicy
 
@@ -20,7 +20,7 @@ ROUNDOFF = 2.0**-53
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class LinearProgramSolution:
+class LinearProgramSolution(Sealed):
     """A solved occupancy program.
 
     Attributes
@@ -100,6 +100,7 @@ def occupancy_lp(
 
     Source: Puterman (1994), section 6.9; Altman (1999), chapter 3, for the constraints. Solved by HiGHS.
     """
+    require_model(mdp, FiniteHorizonMDP)
     costs, limits = _costs(mdp, constraints)
     size = mdp.horizon * mdp.n_states * mdp.n_actions
     if size > budget:
@@ -107,7 +108,9 @@ def occupancy_lp(
     reward = np.broadcast_to(mdp.reward_layers, _shape(mdp))
     # The solver's tolerances are absolute: bring rewards and costs to size 1.
     unit, units = _unit(reward), np.array([_unit(cost) for cost in costs])
-    solution, flow = _solve(mdp, reward / unit, costs / units[:, None, None, None], limits / units)
+    with np.errstate(over="ignore"):
+        scaled = np.clip(limits / units, -1e300, 1e300)  # to the solver infinite either way
+    solution, flow = _solve(mdp, reward / unit, costs / units[:, None, None, None], scaled)
     multipliers = np.maximum(0.0, -np.asarray(solution.ineqlin.marginals)) * unit / units if len(costs) else units
     dual = np.zeros((mdp.horizon + 1, mdp.n_states))
     dual[:-1] = -unit * np.asarray(solution.eqlin.marginals).reshape(mdp.horizon, mdp.n_states)
@@ -122,7 +125,7 @@ def occupancy_lp(
         dual_value=dual,
         multipliers=multipliers,
         policy=policy,
-        cost=np.einsum("hsa,khsa->k", flow, costs),
+        cost=sealed(np.einsum("hsa,khsa->k", flow, costs)),
         gap=upper - lower,
         lower=lower,
         upper=upper,
@@ -136,8 +139,9 @@ def _shape(mdp: FiniteHorizonMDP) -> tuple[int, int, int]:
 
 
 def _unit(table: NDArray) -> float:
-    """The size of a table, 1 if it is all zero."""
-    return float(np.abs(table).max()) or 1.0
+    """The size of a table, 1 if it is all zero; not so small that dividing by it overflows."""
+    size = float(np.abs(table).max())
+    return max(size, 2.0**-1000) if size else 1.0
 
 
 def _costs(mdp: FiniteHorizonMDP, constraints: Sequence[tuple[Any, float]]) -> tuple[NDArray, NDArray]:

@@ -208,6 +208,17 @@ class DiscountedMDP(Model):
         return f"DiscountedMDP({self._describe()}, discount={self.discount:g})"
 
 
+def require_model(mdp: Any, *kinds: type) -> None:
+    """Raise a TypeError unless `mdp` is one of `kinds`, by default a model of either criterion."""
+    kinds = kinds or (FiniteHorizonMDP, DiscountedMDP)
+    if isinstance(mdp, kinds):
+        return
+    hint = ""
+    if isinstance(mdp, Model):
+        hint = f"; {'with_discount(gamma)' if isinstance(mdp, FiniteHorizonMDP) else 'with_horizon(H)'} makes one of it"
+    raise TypeError(f"this needs a {' or a '.join(kind.__name__ for kind in kinds)}, not a {type(mdp).__name__}{hint}")
+
+
 def _converted(model: Model, target: type, **criterion: Any) -> Any:
     new: Any = object.__new__(target)
     new.__dict__.update({k: v for k, v in model.__dict__.items() if k not in ("horizon", "discount")})
@@ -222,4 +233,4 @@ def _discount(value: Any) -> float:
     return float(value)
 
 
-__all__ = ["REWARD_LAWS", "DiscountedMDP", "FiniteHorizonMDP", "RewardLaw"]
+__all__ = ["REWARD_LAWS", "DiscountedMDP", "FiniteHorizonMDP", "RewardLaw", "require_model"]

@@ -9,8 +9,8 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from theoryrl.mdp._checks import ROW_TOLERANCE, entry, first, frozen, require_distribution, require_int
-from theoryrl.mdp.model import DiscountedMDP, FiniteHorizonMDP
+from theoryrl.mdp._checks import ROW_TOLERANCE, Sealed, entry, first, frozen, require_distribution, require_int
+from theoryrl.mdp.model import DiscountedMDP, FiniteHorizonMDP, require_model
 from theoryrl.mdp.transitions import SparseTransition
 
 Model = FiniteHorizonMDP | DiscountedMDP
@@ -75,16 +75,18 @@ def stochastic_layers(policy: Any, mdp: Model) -> NDArray[np.float64]:
 
 def uniform_policy(mdp: Model) -> NDArray[np.float64]:
     """Equal probability for every allowed action, shape (S, A)."""
+    require_model(mdp)
     return mdp.action_mask / mdp.action_mask.sum(axis=1, keepdims=True)
 
 
-@dataclass(frozen=True)
-class MixturePolicy:
+@dataclass(frozen=True, eq=False)
+class MixturePolicy(Sealed):
     """One of several policies, drawn once at the start of an episode.
 
     Parameters
     ----------
     policies : sequence of policies (arrays; see `policy_layers`)
+        Copied. A mixture among them is taken apart: its policies enter with the products of the weights.
     weights : (K,) distribution, default uniform
     """
 
@@ -100,8 +102,32 @@ class MixturePolicy:
         if weights.shape != (len(policies),):
             raise ValueError(f"weights has shape {weights.shape} for {len(policies)} policies")
         require_distribution(weights, "weights")
-        object.__setattr__(self, "policies", policies)
-        object.__setattr__(self, "weights", weights)
+        parts: list[tuple[NDArray, float]] = []
+        for k, (policy, weight) in enumerate(zip(policies, weights, strict=True)):
+            if isinstance(policy, MixturePolicy):
+                inner = zip(policy.policies, cast(NDArray, policy.weights), strict=True)
+                parts += [(member, weight * share) for member, share in inner]
+            else:
+                parts.append((_owned(policy, f"policies[{k}]"), weight))
+        object.__setattr__(self, "policies", tuple(member for member, _ in parts))
+        object.__setattr__(self, "weights", frozen([weight for _, weight in parts], np.float64, "weights"))
+
+    def __eq__(self, other: object) -> bool:
+        """The same policies with the same weights, in the same order."""
+        if not isinstance(other, MixturePolicy):
+            return NotImplemented
+        mine, theirs = (*self.policies, self.weights), (*other.policies, other.weights)
+        return len(mine) == len(theirs) and all(np.array_equal(a, b) for a, b in zip(mine, theirs, strict=True))
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def _owned(policy: Any, name: str) -> NDArray:
+    try:
+        kind = np.asarray(policy).dtype.kind
+    except ValueError as error:
+        raise ValueError(f"{name} is not a rectangular array: {error}") from None
+    return frozen(policy, np.int64 if kind in "iu" else np.float64, name)
 
 
 @dataclass(frozen=True)
@@ -148,6 +174,7 @@ def augment(
     ValueError
         If `update` or `initial_memory` leaves 0..M-1; the arguments are named.
     """
+    require_model(mdp, FiniteHorizonMDP)
     n_memory = require_int(n_memory, 1, "n_memory")
     source = mdp.to_sparse()
     rows: SparseTransition = source.transition
@@ -158,10 +185,8 @@ def augment(
     for memory in range(n_memory):
         moved = np.empty(len(row), np.int64)
         for i in range(len(row)):
-            moved[i] = update(memory, int(state[i]), int(action[i]), int(rows.indices[i]))
-            if not 0 <= moved[i] < n_memory:
-                call = f"update({memory}, {state[i]}, {action[i]}, {rows.indices[i]})"
-                raise ValueError(f"{call} = {moved[i]} is not in 0 to {n_memory - 1}")
+            call = memory, int(state[i]), int(action[i]), int(rows.indices[i])
+            moved[i] = _memory(update(*call), n_memory, f"update{call}")
         parts.append(moved)
     origin = np.concatenate([memory * n_states + state for memory in range(n_memory)])
     target = np.concatenate([moved * n_states + rows.indices for moved in parts])
@@ -177,9 +202,8 @@ def augment(
     )
     initial = np.zeros(n_memory * n_states)
     for s in range(n_states):
-        memory = initial_memory(s) if callable(initial_memory) else initial_memory
-        if not 0 <= memory < n_memory:
-            raise ValueError(f"initial_memory of state {s} is {memory}, not in 0 to {n_memory - 1}")
+        given = initial_memory(s) if callable(initial_memory) else initial_memory
+        memory = _memory(given, n_memory, f"initial_memory of state {s}")
         initial[memory * n_states + s] = mdp.initial[s]
     reward: dict[str, Any]
     if mdp.reward_law == "outcome":
@@ -200,6 +224,12 @@ def augment(
         **reward,
     )
     return AugmentedMDP(wide_mdp, n_memory)
+
+
+def _memory(value: Any, n_memory: int, name: str) -> int:
+    if not isinstance(value, (int, np.integer)) or not 0 <= value < n_memory:
+        raise ValueError(f"{name} = {value!r} is not in 0 to {n_memory - 1}")
+    return int(value)
 
 
 def induced_chain(mdp: FiniteHorizonMDP, policy: Any) -> FiniteHorizonMDP:

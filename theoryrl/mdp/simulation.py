@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from theoryrl.mdp import _kernels_sampling as kernels
 from theoryrl.mdp._checks import frozen, require_int
 from theoryrl.mdp.dataset import Dataset
-from theoryrl.mdp.model import FiniteHorizonMDP
+from theoryrl.mdp.model import FiniteHorizonMDP, require_model
 from theoryrl.mdp.policy import MixturePolicy, Model, policy_layers
 from theoryrl.mdp.randomness import Rng, as_generator, streams
 from theoryrl.mdp.sampling import read_only, row_tables, sampler, transition_rows
@@ -128,6 +128,7 @@ class BatchSimulator:
     """
 
     def __init__(self, mdp: Model, n: int, rng: Rng = 0) -> None:
+        require_model(mdp)
         self._mdp = mdp
         self._horizon = mdp.horizon if isinstance(mdp, FiniteHorizonMDP) else None
         self._sampler = sampler(mdp)
@@ -191,6 +192,7 @@ class GenerativeModel:
     """
 
     def __init__(self, mdp: Model, rng: Rng = 0) -> None:
+        require_model(mdp)
         self._mdp = mdp
         self._sampler = sampler(mdp)
         self._rng = as_generator(rng)

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from theoryrl.mdp._checks import ROW_TOLERANCE, entry, first, frozen, require_finite, require_int
+from theoryrl.mdp._checks import ROW_TOLERANCE, Sealed, entry, first, frozen, require_finite, require_int
 
 
 @dataclass(frozen=True, eq=False)
-class SparseTransition:
+class SparseTransition(Sealed):
     """Transition probabilities as compressed rows: row `(l * S + s) * A + a` holds the successors of (s, a) at layer l.
 
     Parameters
@@ -52,6 +52,8 @@ class SparseTransition:
             raise ValueError(f"{entry('indices', place)} = {wide[place]} is not a state (0 to {self.n_states - 1})")
         put(self, "indices", frozen(self.indices, np.uint32, "indices"))
         put(self, "data", frozen(self.data, np.float64, "data"))
+        if self.data.ndim != 1:
+            raise ValueError(f"data has shape {self.data.shape}; it has one axis")
         rows = self.n_layers * self.n_states * self.n_actions
         if self.indptr.shape != (rows + 1,):
             raise ValueError(f"indptr has shape {self.indptr.shape}, not ({rows + 1},)")
@@ -121,6 +123,8 @@ class SparseTransition:
         parts = []
         for layer, matrix in enumerate(matrices if staged else [matrices]):
             name = f"transition[{layer}]" if staged else "transition"
+            if not hasattr(matrix, "tocsr"):
+                raise ValueError(f"{name} is a {type(matrix).__name__}, not a scipy sparse matrix")
             if tuple(matrix.shape) != (n_states * n_actions, n_states):
                 raise ValueError(f"{name} has shape {tuple(matrix.shape)}, not ({n_states * n_actions}, {n_states})")
             part = matrix.tocsr(copy=True)
@@ -173,19 +177,26 @@ class SparseTransition:
         n_layers: int = 1,
     ) -> SparseTransition:
         """From entries `(s, a, s', p)`, and a layer each when staged; what is given twice adds up."""
-        lists = [np.asarray(states, np.int64), np.asarray(actions, np.int64), np.asarray(successors, np.int64)]
+        n_states, n_actions = require_int(n_states, 1, "n_states"), require_int(n_actions, 1, "n_actions")
+        n_layers = require_int(n_layers, 1, "n_layers")
+        given = {"states": states, "actions": actions, "successors": successors}
+        lists = [frozen(values, np.int64, what) for what, values in given.items()]
+        weights = frozen(probabilities, np.float64, "probabilities")
+        layer = np.zeros(lists[0].shape, np.int64) if layers is None else frozen(layers, np.int64, "layers")
+        for what, values in (*zip(given, lists, strict=True), ("probabilities", weights), ("layers", layer)):
+            if values.ndim != 1 or values.shape != lists[0].shape:
+                raise ValueError(f"{what} has shape {values.shape}; entries are lists as long as states")
         limits = {"state": n_states, "action": n_actions, "successor": n_states}
         for values, (what, limit) in zip(lists, limits.items(), strict=True):
             wrong = (values < 0) | (values >= limit)
             if wrong.any():
                 raise ValueError(f"entry {first(wrong)[0]}: {what} {values[wrong][0]} is not in 0 to {limit - 1}")
-        layer = np.zeros(len(lists[0]), np.int64) if layers is None else np.asarray(layers, np.int64)
         if layer.size and (layer.min() < 0 or layer.max() >= n_layers):
             raise ValueError(f"layers must lie in 0 to {n_layers - 1}")
         row = (layer * n_states + lists[0]) * n_actions + lists[1]
         keys, inverse = np.unique(row * n_states + lists[2], return_inverse=True)
         data = np.zeros(len(keys))
-        np.add.at(data, inverse, np.asarray(probabilities, np.float64))
+        np.add.at(data, inverse, weights)
         count = np.bincount(keys // n_states, minlength=n_layers * n_states * n_actions)
         indptr = np.concatenate([[0], np.cumsum(count)])
         return cls(indptr, keys % n_states, data, n_states, n_actions, n_layers, layers is not None)

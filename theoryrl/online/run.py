@@ -133,6 +133,7 @@ def run(
     if isinstance(learner, type) or not callable(getattr(learner, "init", None)):
         raise TypeError(f"learner must be a settings object with init(problem), such as UCBVI(), not {learner!r}")
     episodes, seeds = require_int(episodes, 1, "episodes"), require_int(seeds, 1, "seeds")
+    jobs = (os.cpu_count() or 1) if jobs is None else require_int(jobs, 1, "jobs")
     marks = _marks(checkpoints, episodes)
     low, high = mdp.reward_range
     problem = Problem(
@@ -157,8 +158,7 @@ def run(
             first = last
         return state if keep_states else None, record
 
-    workers = min(seeds, jobs or os.cpu_count() or 1)
-    with ThreadPoolExecutor(workers) as pool:
+    with ThreadPoolExecutor(min(seeds, jobs)) as pool:
         try:
             results = list(pool.map(one, root.spawn(seeds)))
         except BaseException:

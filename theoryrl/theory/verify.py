@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from theoryrl.mdp._checks import require_int
 from theoryrl.mdp.randomness import Rng, as_seed_sequence
 from theoryrl.theory.registry import get
 from theoryrl.theory.report import ControlReport, Report
@@ -55,11 +56,11 @@ def verify(
     TypeError
         If `mdp` is not a model.
     ValueError
-        If `runs` is below 1 or `rng` no seed.
+        If `runs` or `jobs` is no integer from 1 on, or `rng` no seed.
     """
     theorem = key if isinstance(key, Theorem) else get(key)
-    if runs is not None and runs < 1:
-        raise ValueError(f"runs is {runs}, not 1 or more")
+    runs = None if runs is None else require_int(runs, 1, "runs")
+    jobs = None if jobs is None else require_int(jobs, 1, "jobs")
     root = as_seed_sequence(rng)
     start = time.perf_counter()
     model, failed = _model_for(theorem, mdp)

@@ -99,7 +99,7 @@ def test_the_toolbox_agrees(given_arrays, in_rows):
         ([], np.zeros(1), {"horizon": 2}, "P is empty"),
         ([np.eye(2), np.eye(3)], np.zeros(2), {"horizon": 2}, r"P\[1\] has shape \(3, 3\), not \(2, 2\)"),
         ([np.ones((2, 3))], np.zeros(2), {"horizon": 2}, r"P\[0\] has shape \(2, 3\)"),
-        ([["a"]], np.zeros(1), {"horizon": 2}, r"P\[0\] is not a matrix of numbers"),
+        ([["a"]], np.zeros(1), {"horizon": 2}, r"P\[0\] must hold numbers"),
         ([np.eye(2)], np.zeros(3), {"horizon": 2}, r"R has shape \(3,\), not \(2,\), \(2, 1\) or \(1, 2, 2\)"),
         ([np.eye(2)], [sparse.eye_array(3)], {"horizon": 2}, "R has 1 matrices of shapes"),
         ([np.eye(2) / 2], np.zeros(2), {"horizon": 2}, r"transition\[0, 0\] sums to 0.5, not 1"),

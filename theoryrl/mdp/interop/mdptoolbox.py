@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from theoryrl.mdp._checks import frozen
 from theoryrl.mdp.interop._building import Model, model
+from theoryrl.mdp.model import require_model
 from theoryrl.mdp.transitions import SparseTransition
 
 
@@ -57,6 +59,7 @@ def to_mdptoolbox(mdp: Model) -> tuple[Any, Any]:
     ValueError
         For layers and forbidden actions, which mdptoolbox does not know.
     """
+    require_model(mdp)
     if not mdp.stationary:
         raise ValueError("mdptoolbox holds stationary models; this one has layers")
     if not mdp.action_mask.all():
@@ -79,10 +82,7 @@ def _is_sparse(matrix: Any) -> bool:
 def _matrix(matrix: Any, name: str) -> Any:
     if _is_sparse(matrix):
         return matrix
-    try:
-        return np.asarray(matrix, np.float64)
-    except (TypeError, ValueError):
-        raise ValueError(f"{name} is not a matrix of numbers") from None
+    return frozen(matrix, np.float64, name)
 
 
 def _sparse_rows(matrices: list[Any], n_states: int) -> SparseTransition:

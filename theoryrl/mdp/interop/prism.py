@@ -30,6 +30,7 @@ from theoryrl.mdp.interop._prism_reading import (
     read_rewards,
     read_state_labels,
 )
+from theoryrl.mdp.model import require_model
 from theoryrl.mdp.writing import write_whole
 
 
@@ -112,6 +113,7 @@ def to_prism(mdp: Model, prefix: str | os.PathLike[str]) -> None:
     ValueError
         For what the files cannot say: layers, a random start, labels with blanks or line breaks.
     """
+    require_model(mdp)
     if not mdp.stationary:
         raise ValueError("PRISM's files hold stationary models; this one has layers")
     start = np.flatnonzero(mdp.initial)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from theoryrl.mdp.model import DiscountedMDP, FiniteHorizonMDP
+from theoryrl.mdp.model import DiscountedMDP, FiniteHorizonMDP, require_model
 from theoryrl.mdp.transitions import SparseTransition
 
 Model = FiniteHorizonMDP | DiscountedMDP
@@ -38,6 +38,8 @@ def from_quantecon(ddp: Any, horizon: int | None = None) -> Model:
     ValueError
         beta = 1 without a horizon; shapes and numbers that make no model.
     """
+    if not hasattr(ddp, "beta"):
+        raise TypeError(f"this needs a quantecon DiscreteDP, not a {type(ddp).__name__}")
     beta = float(ddp.beta)
     product = ddp.s_indices is None
     transition, reward, mask = _product_form(ddp) if product else _pair_form(ddp)
@@ -69,6 +71,7 @@ def to_quantecon(mdp: Model, form: Literal["product", "sa-pair"] = "product") ->
     """
     if form not in ("product", "sa-pair"):
         raise ValueError(f"form must be 'product' or 'sa-pair', not {form!r}")
+    require_model(mdp)
     if not mdp.stationary:
         raise ValueError("a DiscreteDP is stationary; this model has layers")
     from quantecon.markov import DiscreteDP
