@@ -304,3 +304,46 @@ def test_frame_is_tidy():
     assert list(frame.columns) == ["learner", "model", "seed", "episode", "metric", "value"]
     row = frame[(frame.seed == 1) & (frame.episode == 20) & (frame.metric == "regret")]
     assert row.value.item() == result.regret[1, 1]
+
+
+class Doubtful(NamedTuple):
+    """A learner whose upper values are NaN in one place and fine elsewhere."""
+
+    action: np.ndarray
+
+
+class DoubtfulSettings:
+    provable = False
+
+    def init(self, problem):
+        return Doubtful(np.zeros(1, np.int64))
+
+
+@plan.implement(Doubtful)
+def _(learner, episode):
+    return False
+
+
+@act.implement(Doubtful)
+def _(learner, h, s, rng):
+    return learner.action[0]
+
+
+@observe.implement(Doubtful)
+def _(learner, h, s, a, reward, s_next):
+    pass
+
+
+@chance.implement(Doubtful)
+def _(learner, h, s, a):
+    return 1.0 if a == 0 else 0.0
+
+
+@upper_value.implement(Doubtful)
+def _(learner, h, s):
+    return math.nan if s == 1 else 1e9
+
+
+def test_a_nan_among_the_upper_values_is_not_forgotten():
+    mdp = trl.envs.make("riverswim", n_states=3, horizon=4)
+    assert np.isnan(run(DoubtfulSettings(), mdp, 2, watch=True).least_margin[0])

@@ -121,7 +121,7 @@ def _play(learner, truth, sampler, record, checkpoints, first, last, watch, envi
             for h in range(horizon):
                 for s in range(n_states):
                     margin = upper_value(learner, h, s) - optimal[h, s]
-                    if not (margin >= running[3]):
+                    if margin < running[3] or margin != margin:  # a NaN is taken down and stays
                         running[3] = margin
         running[0] += running[1]
         s = draw_initial(sampler, environment_rng)
