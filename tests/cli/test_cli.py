@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -209,25 +211,34 @@ def test_a_damaged_file_is_one_line(capsys, tmp_path):
 
 
 EXPERIMENT = """
-import time
+import os, time
 from theoryrl.lab import Experiment
 
 def measure(cell, seed):
-    time.sleep(0.05)
+    while cell["n"] == 3 and os.path.exists(os.environ.get("GATE", "")):
+        time.sleep(0.01)
     return {"x": float(cell["n"] + seed.generate_state(1)[0] / 2**32)}
 
 EXPERIMENT = Experiment(name="sleepy", claim="none", grid={"n": [1, 2, 3, 4]}, measure=measure, seeds=8)
 """
 
 
+def finished_jobs(database):
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        return connection.execute("SELECT count(*) FROM job").fetchone()[0]
+
+
 def test_run_is_resumed_with_the_same_table_after_ctrl_c(tmp_path, capsys):
     path = tmp_path / "sleepy.py"
     path.write_text(EXPERIMENT)
+    gate = tmp_path / "gate"
+    gate.touch()  # the third cell waits as long as it is there
     command = [sys.executable, "-m", "theoryrl.cli", "run", str(path), "--jobs", "1", "--out", str(tmp_path / "cut")]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ})
-    while not (tmp_path / "cut" / "results.sqlite").exists() and process.poll() is None:
+    environment = {**os.environ, "GATE": str(gate)}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    database = tmp_path / "cut" / "results.sqlite"
+    while process.poll() is None and not (database.exists() and finished_jobs(database) == 16):
         time.sleep(0.02)
-    time.sleep(0.4)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 2 and out == ""
