@@ -184,8 +184,3 @@ def measure():
     yield from episodes_race()
     yield from first_call()
     yield from starts()
-
-
-if __name__ == "__main__":
-    for line in measure():
-        print(json.dumps({"suite": "online"} | line), flush=True)

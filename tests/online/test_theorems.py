@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from fractions import Fraction
 from functools import partial
 
@@ -106,6 +107,16 @@ def test_value_rounding_covers_the_exact_value(law):
         mdp = FiniteHorizonMDP(rows, **reward, horizon=5, initial=start)
         computed = float(mdp.initial @ trl.backward_induction(mdp).value[0])
         assert abs(Fraction(trl.exact_value(mdp)) - Fraction(computed)) <= value_rounding(mdp) <= 1e-6
+
+
+@pytest.mark.slow
+def test_a_bound_that_says_nothing_says_so():
+    lake = trl.from_gymnasium("FrozenLake-v1")
+    report = verify(dataclasses.replace(get("ucbvi.regret"), controls=get("ucbvi.regret").controls[:1]), lake, runs=2)
+    assert "trivial K H" in report.note
+    river = trl.envs.make("riverswim", n_states=3, horizon=4)
+    seen = regret_protocol(river, rng=np.random.SeedSequence(0), runs=1, jobs=1, progress=None, episodes=20_000)
+    assert seen.remark == "" and seen.series["bound"][-1] < seen.series["trivial"][-1]
 
 
 def test_work_is_bounded():

@@ -104,6 +104,8 @@ class ProbabilityObservations:
         counts as failed whatever is given here.
     models, series
         As in `ExactObservations`.
+    remark : str
+        One line that a reader of the verdict should not miss, e.g. that the bound says nothing on this model.
     """
 
     observed: Any
@@ -111,6 +113,7 @@ class ProbabilityObservations:
     failures: Any = None
     models: tuple[str, ...] = ()
     series: Mapping[str, np.ndarray] = field(default_factory=dict)
+    remark: str = ""
 
     claim = "probability"
 

@@ -93,6 +93,9 @@ def verify(
         inner = _share(progress, 1 + index, parts, f"{theorem.key}, control {control.name}")
         controls.append(_run_control(theorem, control, root, jobs, inner))
     decision, notes = measured.decision, [measured.decision.note]
+    remark = getattr(measured.observations, "remark", "")
+    if remark:
+        notes.append(remark)
     if mdp is not None and theorem.accepts == "none":
         notes.append("not about a model, the one given was not used")
     alive = [f"{control.name} ({control.verdict})" for control in controls if control.verdict != Verdict.REFUTED]
