@@ -45,7 +45,7 @@ def _prepare(directory: Path) -> str:
             if time.time() - sibling.stat().st_mtime > KEEP_SECONDS:
                 shutil.rmtree(sibling, ignore_errors=True)
     except OSError:
-        return ""  # a read-only home: numba falls back to its own choice of directory
+        return ""  # a read-only home, or none: nothing is kept
     return str(directory)
 
 
@@ -58,8 +58,9 @@ def compiled(function: Callable, order: str, cache: bool = True) -> Any:
         return function
     previous = config.CACHE_DIR
     config.CACHE_DIR = _DIRECTORY or previous
+    # Without a directory of ours numba would choose one that is blind to the sources' hash, or raise for lack of any.
     try:
-        return numba.njit(cache=cache, nogil=True, fastmath=FASTMATH[order])(function)
+        return numba.njit(cache=cache and bool(_DIRECTORY), nogil=True, fastmath=FASTMATH[order])(function)
     finally:
         config.CACHE_DIR = previous
 

@@ -1,0 +1,30 @@
+"""Where compiled kernels are kept, and that they work where nothing can be kept."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+CODE = """
+import numpy as np, theoryrl as t
+from theoryrl.mdp._kernels_dense import row_mean
+mdp = t.FiniteHorizonMDP(np.ones((1, 1, 1)), np.ones((1, 1)), horizon=3)
+print(type(row_mean._cache).__name__, t.backward_induction(mdp).initial_value)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("writable", [True, False])
+def test_kernels_work_without_a_place_to_keep_them(tmp_path, writable):
+    place = tmp_path / "cache"
+    if not writable:
+        place.write_text("a file where a folder would have to be made")
+    environment = {**os.environ, "THEORYRL_CACHE_DIR": str(place), "NUMBA_DISABLE_JIT": "0"}
+    done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    cache, value = done.stdout.split()
+    assert value == "3.0"
+    # What numba would choose by itself does not know when a kernel in another file has changed.
+    assert (cache == "NullCache") is not writable
+    assert place.is_dir() is writable
