@@ -53,6 +53,16 @@ def test_what_is_no_model_is_a_type_error(name, thing):
         getattr(trl, name)(thing, *arguments)
 
 
+@pytest.mark.parametrize("thing", [None, "experiment.py", FINITE])
+def test_what_is_no_experiment_or_model_is_not_swept_or_drawn(thing, tmp_path):
+    with pytest.raises(TypeError, match=f"not a {type(thing).__name__}"):
+        trl.lab.sweep(thing, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    if thing is not FINITE:
+        with pytest.raises(TypeError, match=f"not a {type(thing).__name__}"):
+            trl.viz.plot_graph(thing)
+
+
 @pytest.mark.parametrize("name", [*ON_FINITE, *ON_DISCOUNTED])
 def test_the_other_criterion_is_a_type_error_that_says_how_to_get_there(name):
     other, way = (DISCOUNTED, "with_horizon") if name in ON_FINITE else (FINITE, "with_discount")

@@ -97,6 +97,8 @@ def sweep(
         On ctrl-C, at once; no new job starts, and those still running are dropped (the interpreter waits for them to
         end before it exits).
     """
+    if not isinstance(experiment, Experiment):
+        raise TypeError(f"sweep takes an Experiment (see load_experiment), not a {type(experiment).__name__}")
     seeds = experiment.seeds if seeds is None else require_int(seeds, 1, "seeds")
     jobs = _cores() if jobs is None else require_int(jobs, 1, "jobs")
     with Store(experiment, out, rng) as store:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from theoryrl.mdp.model import DiscountedMDP, FiniteHorizonMDP
+from theoryrl.mdp.model import DiscountedMDP, FiniteHorizonMDP, require_model
 from theoryrl.viz._axes import BLUE, GREEN, GREY, ORANGE, RED, axes
 
 LARGEST = 25
@@ -32,6 +32,7 @@ def plot_graph(mdp: FiniteHorizonMDP | DiscountedMDP, ax: Any = None, layer: int
     ValueError
         If the model has more than 25 states, or no such layer.
     """
+    require_model(mdp)
     if mdp.n_states > LARGEST:
         raise ValueError(f"a graph of {mdp.n_states} states cannot be read; at most {LARGEST}")
     kernel = mdp.to_dense().transition_layers
