@@ -112,3 +112,21 @@ def test_bernstein_bonus_is_monotone_in_the_value(seed):
 def test_bernstein_constants_meet_what_the_proof_asks():
     assert BERNSTEIN_ROOT**2 <= BERNSTEIN_LINEAR
     assert 0.6 * BERNSTEIN_ROOT >= 2 - 1e-15 and 0.4 * BERNSTEIN_LINEAR >= 14 / 3 - 1e-15
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"delta": 2.0}, "delta"),
+        ({"delta": np.nan}, "delta"),
+        ({"n_states": np.nan}, "n_states"),
+        ({"horizon": 0}, "horizon"),
+        ({"reward_width": np.nan}, "reward_width"),
+        ({"episodes": np.nan}, "episodes"),
+        ({"episodes": [1, np.inf]}, "episodes"),
+    ],
+)
+@pytest.mark.parametrize("bound", [ucbvi_regret_bound, ucbvi_regret_closed_form])
+def test_no_bound_is_a_number_out_of_what_is_none(bound, change, message):
+    with pytest.raises(ValueError, match=message):
+        bound(**({"episodes": 10} | SIZES | change))

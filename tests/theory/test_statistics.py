@@ -123,6 +123,12 @@ def test_wealth_needs_a_probability(delta):
         log_wealth([True], delta)
 
 
+@pytest.mark.parametrize("failures", [[2], [math.nan], "ab", [[1, 0]], [0.5, 1.0], 1])
+def test_wealth_needs_outcomes(failures):
+    with pytest.raises(ValueError, match="true or false"):
+        log_wealth(failures, 0.1)
+
+
 # ---- numbers of runs
 
 
@@ -198,6 +204,29 @@ def test_slope_names_what_has_no_logarithm(bad):
     y[2, 1] = bad
     with pytest.raises(ValueError, match=r"y\[2, 1\]|mean of y at x = 2"):
         log_log_slope(np.array([1.0, 2.0, 3.0]), y, rng=0)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"x": [1.0]},
+        {"x": [1.0, 1.0]},
+        {"x": [0.0, 1.0]},
+        {"x": [1.0, math.nan]},
+        {"x": [1.0, 2.0, 3.0]},
+        {"y": [1.0, 2.0]},
+        {"rng": None},
+        {"rng": -1},
+        {"level": 0.0},
+        {"level": math.nan},
+        {"resamples": 0},
+    ],
+)
+def test_slope_refuses_what_has_none(changed):
+    given = {"x": [1.0, 2.0], "y": [[1.0, 2.0]], "rng": 0}
+    assert log_log_slope(**given).estimate == pytest.approx(1.0)
+    with pytest.raises(ValueError, match=next(iter(changed))):
+        log_log_slope(**(given | changed))
 
 
 # ---- exact inequalities

@@ -66,16 +66,8 @@ def ucbvi_regret_bound(
     ValueError
         If a number is out of its range.
     """
-    counts = np.asarray(episodes, float)
-    if not (counts >= 1).all():
-        raise ValueError("episodes must be at least 1")
-    n_states, n_actions = require_int(n_states, 1, "n_states"), require_int(n_actions, 1, "n_actions")
-    horizon = require_int(horizon, 1, "horizon")
+    counts = _checked(episodes, n_states, n_actions, horizon, delta, reward_width)
     successors = require_int(n_states if n_successors is None else n_successors, 1, "n_successors")
-    if not 0 < delta < 1:
-        raise ValueError(f"delta must lie in (0, 1), not {delta!r}")
-    if not (reward_width >= 0 and math.isfinite(reward_width)):
-        raise ValueError(f"reward_width must be finite and not negative, not {reward_width!r}")
     pairs = n_states * n_actions
     events = _events(bonus)
 
@@ -105,13 +97,29 @@ def ucbvi_regret_closed_form(
 
     times the width of the reward range. Arguments as there.
     """
-    counts = np.asarray(episodes, float)
+    counts = _checked(episodes, n_states, n_actions, horizon, delta, reward_width)
     pairs, total = n_states * n_actions, counts * horizon
     log = np.log(6 * n_states * pairs * horizon * (total + 1) ** 2 / delta)
     leading = horizon * np.sqrt(8 * pairs * total * log)
     transfer = horizon * n_states * pairs * (horizon / 2 + 1 / 3) * log * (1 + np.log1p(total))
     noise = np.sqrt(counts * horizon**3 * log / 2)
     return reward_width * (leading + transfer + horizon * pairs * (horizon + 1) + noise)
+
+
+def _checked(
+    episodes: ArrayLike, n_states: int, n_actions: int, horizon: int, delta: float, reward_width: float
+) -> NDArray[np.float64]:
+    """`episodes` as floats, once everything is in its range."""
+    counts = np.asarray(episodes, float)
+    if not ((counts >= 1) & (counts < np.inf)).all():
+        raise ValueError("episodes must be finite and at least 1")
+    for value, name in ((n_states, "n_states"), (n_actions, "n_actions"), (horizon, "horizon")):
+        require_int(value, 1, name)
+    if not 0 < delta < 1:
+        raise ValueError(f"delta must lie in (0, 1), not {delta!r}")
+    if not (reward_width >= 0 and math.isfinite(reward_width)):
+        raise ValueError(f"reward_width must be finite and not negative, not {reward_width!r}")
+    return counts
 
 
 def _events(bonus: str) -> int:

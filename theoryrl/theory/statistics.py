@@ -8,6 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from theoryrl.mdp._checks import require_int
+from theoryrl.mdp.randomness import as_generator
+
 # Betting alternatives of the e-process: failure probabilities delta + (1 - delta) 2^-j.
 _ALTERNATIVES = 2.0 ** -np.arange(8)
 _MOST_RUNS = 10**9
@@ -77,7 +80,11 @@ def log_wealth(failures: np.ndarray, delta: float) -> np.ndarray:
     """
     if not 0.0 < delta < 1.0:
         raise ValueError(f"delta is {delta}, not in (0, 1)")
-    failed = np.asarray(failures, dtype=bool)
+    given = np.asarray(failures)
+    # What is no outcome, NaN for one, would pass for a failure.
+    if given.ndim != 1 or (given.dtype != bool and not (given.dtype.kind in "iuf" and np.isin(given, (0, 1)).all())):
+        raise ValueError("failures must be a list of outcomes, each true or false")
+    failed = given.astype(bool)
     after_failure = np.log(delta + (1.0 - delta) * _ALTERNATIVES) - math.log(delta)
     with np.errstate(divide="ignore"):
         after_success = np.log1p(-_ALTERNATIVES)  # (1 - q_j) / (1 - delta) = 1 - 2^-j, and 0 at j = 0
@@ -181,10 +188,17 @@ def log_log_slope(
     Raises
     ------
     ValueError
-        If an entry is not finite or a mean is not positive; the entry is named.
+        If an entry is not finite or a mean is not positive; the entry is named. If x, `level` or `rng` will not do.
     """
     x = np.asarray(x, dtype=np.float64)
     y = np.asarray(y, dtype=np.float64)
+    if x.ndim != 1 or y.ndim != 2 or y.shape[1:] != x.shape:
+        raise ValueError(f"x has shape {x.shape} and y {y.shape}, not (m,) and (seeds, m)")
+    if not ((x > 0.0) & np.isfinite(x)).all() or np.unique(x).size < 2:
+        raise ValueError(f"a slope needs two different x, all of them positive and finite, not {x.tolist()}")
+    if not 0.0 < level < 1.0:
+        raise ValueError(f"level is {level}, not in (0, 1)")
+    resamples = require_int(resamples, 1, "resamples")
     bad = np.argwhere(~np.isfinite(y))
     if bad.size:
         raise ValueError(f"y[{bad[0, 0]}, {bad[0, 1]}] is {y[tuple(bad[0])]}: a slope needs finite values")
@@ -195,7 +209,7 @@ def log_log_slope(
     centred = np.log(x) - np.log(x).mean()
     weights = centred / (centred @ centred)
     estimate = float(weights @ np.log(mean))
-    picks = np.random.default_rng(rng).integers(0, y.shape[0], size=(resamples, y.shape[0]))
+    picks = as_generator(rng).integers(0, y.shape[0], size=(resamples, y.shape[0]))
     means = np.stack([y[pick].mean(axis=0) for pick in picks])
     if not np.all(means > 0.0):
         raise ValueError("a resample of the seeds has a mean that is not positive: a slope needs positive values")
