@@ -235,7 +235,15 @@ def test_run_is_resumed_with_the_same_table_after_ctrl_c(tmp_path, capsys):
     gate.touch()  # the third cell waits as long as it is there
     command = [sys.executable, "-m", "theoryrl.cli", "run", str(path), "--jobs", "1", "--out", str(tmp_path / "cut")]
     environment = {**os.environ, "GATE": str(gate)}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        # What runs in the background of a shell script starts with SIGINT ignored, and would pass that on.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     database = tmp_path / "cut" / "results.sqlite"
     while process.poll() is None and not (database.exists() and finished_jobs(database) == 16):
         time.sleep(0.02)
