@@ -3,6 +3,7 @@
 import copy
 import itertools
 import math
+import pickle
 from fractions import Fraction
 
 import numpy as np
@@ -227,7 +228,7 @@ def test_a_value_that_overflows_is_refused():
 def test_only_finite_horizon_models_are_taken():
     discounted = random_mdp(2, 2, 2, 0).with_discount(0.9)
     for function in (planning.backward_induction, planning.reachability):
-        with pytest.raises(TypeError, match="needs a FiniteHorizonMDP, not DiscountedMDP"):
+        with pytest.raises(TypeError, match="needs a FiniteHorizonMDP, not a DiscountedMDP"):
             function(discounted)
 
 
@@ -523,3 +524,43 @@ def test_explicit_zeros_and_a_horizon_of_one_with_a_layer_axis():
     assert planning.backward_induction(mdp).value.tolist() == [[1.0, 0.25], [0.0, 0.0]]
     assert planning.occupancy(mdp, np.zeros(2, int)).tolist() == [[[1.0], [0.0]]]
     assert planning.reachability(mdp).tolist() == [[1.0, 0.0]]
+
+
+def test_results_stay_read_only_through_pickle_and_deepcopy():
+    mdp = random_mdp(3, 2, 4, rng=0)
+    plan = planning.backward_induction(mdp)
+    many = planning.backward_induction_rewards(mdp, np.zeros((2, 3, 2)))
+    for result in (plan, many, planning.moments(mdp, plan.policy)):
+        for again in (copy.deepcopy(result), pickle.loads(pickle.dumps(result))):
+            assert not again.value.flags.writeable
+            assert np.array_equal(again.value, result.value)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: planning.greedy(5.0), ValueError, "q is a number"),
+        (lambda: planning.greedy(["a", "b"]), ValueError, "q must hold numbers"),
+        (lambda: planning.greedy([1.0, 2.0], [1, 0]), ValueError, "mask must be boolean"),
+        (lambda: planning.greedy(np.array([1j, 2])), ValueError, "q must hold numbers"),
+        (
+            lambda: planning.backward_induction_batch(np.ones((1, 1, 1, 1), complex), np.zeros((1, 1, 1)), 2),
+            ValueError,
+            "transition must hold numbers",
+        ),
+        (
+            lambda: planning.backward_induction_batch(np.ones((1, 1, 1, 1)), np.full((1, 1, 1), "x"), 2),
+            ValueError,
+            "reward must hold numbers",
+        ),
+        (lambda: planning.optimal_actions(random_mdp(2, 2, 2, rng=0)), TypeError, "Plan of backward_induction"),
+        (
+            lambda: planning.evaluate(random_mdp(2, 2, 2, rng=0).with_discount(0.9), [0, 0]),
+            TypeError,
+            "FiniteHorizonMDP",
+        ),
+    ],
+)
+def test_what_is_no_table_or_no_plan_is_refused_by_name(call, error, message):
+    with pytest.raises(error, match=message):
+        call()

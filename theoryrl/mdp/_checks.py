@@ -12,14 +12,20 @@ ROW_TOLERANCE = 1e-9
 CACHE_LINE = 64
 
 
-def frozen(array: Any, dtype: Any, name: str) -> NDArray:
-    """`array` as a read-only C-contiguous array of `dtype`; adopted without a copy when it is exactly that already."""
+def real(array: Any, name: str) -> NDArray:
+    """`array` as a numpy array of real numbers, whatever their type; not copied if it is one."""
     try:
         given = np.asarray(array)
     except ValueError as error:
         raise ValueError(f"{name} is not a rectangular array: {error}") from None
     if given.dtype == object or given.dtype.kind in "USmMVc":
         raise ValueError(f"{name} must hold numbers, not {given.dtype}")
+    return given
+
+
+def frozen(array: Any, dtype: Any, name: str) -> NDArray:
+    """`array` as a read-only C-contiguous array of `dtype`; adopted without a copy when it is exactly that already."""
+    given = real(array, name)
     if np.issubdtype(dtype, np.integer) and given.dtype.kind == "f":
         wrong = ~(np.isfinite(given) & (given == np.floor(given)))
         if wrong.any():

@@ -8,14 +8,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from theoryrl.mdp import _kernels_batched as batched
-from theoryrl.mdp._checks import ROW_TOLERANCE, entry, frozen, require_finite, require_int
+from theoryrl.mdp._checks import ROW_TOLERANCE, Sealed, entry, frozen, real, require_finite, require_int
 from theoryrl.mdp._kernels_rows import rows_of
-from theoryrl.mdp.evaluation import finish, require_finite_horizon
-from theoryrl.mdp.model import FiniteHorizonMDP
+from theoryrl.mdp.evaluation import finish
+from theoryrl.mdp.model import FiniteHorizonMDP, require_model
 
 
 @dataclass(frozen=True, eq=False)
-class BatchPlan:
+class BatchPlan(Sealed):
     """Many solved problems: `value` (K, H+1, S) and `policy` int64 (K, H, S), read as in `Plan`."""
 
     value: NDArray[np.float64]
@@ -42,7 +42,7 @@ def backward_induction_rewards(mdp: FiniteHorizonMDP, rewards: ArrayLike) -> Bat
     ValueError
         Wrong shape, or a number that is not finite; the entry is named. A value overflows.
     """
-    require_finite_horizon(mdp)
+    require_model(mdp, FiniteHorizonMDP)
     table = frozen(rewards, np.float64, "rewards")
     pairs = (mdp.n_states, mdp.n_actions)
     if table.ndim not in (3, 4) or table.shape[1:] not in (pairs, (mdp.horizon, *pairs)):
@@ -83,8 +83,8 @@ def backward_induction_batch(transition: ArrayLike, reward: ArrayLike, horizon: 
         Wrong shape, a row that is no distribution (to 1e-9), a reward that is not finite; the entry is named.
     """
     horizon = require_int(horizon, 1, "horizon")
-    tables = np.ascontiguousarray(transition, np.float64)
-    means = np.ascontiguousarray(reward, np.float64)
+    tables = np.ascontiguousarray(real(transition, "transition"), np.float64)
+    means = np.ascontiguousarray(real(reward, "reward"), np.float64)
     if tables.ndim not in (4, 5) or tables.shape[-3] != tables.shape[-1] or 0 in tables.shape:
         raise ValueError(f"transition has shape {tables.shape}, not (B, S, A, S) or (B, {horizon}, S, A, S)")
     n_models, (n_states, n_actions) = len(tables), tables.shape[-3:-1]

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from theoryrl.mdp import _kernels_batched as batched
 from theoryrl.mdp import _kernels_sweeps as sweeps
-from theoryrl.mdp._checks import require_finite
+from theoryrl.mdp._checks import Sealed, require_finite
 from theoryrl.mdp._kernels_rows import rows_of
-from theoryrl.mdp.model import FiniteHorizonMDP
+from theoryrl.mdp.model import FiniteHorizonMDP, require_model
 from theoryrl.mdp.policy import MixturePolicy, policy_layers, stochastic_layers
 
 # Targets of `reachability` are worked off in blocks whose values fill at most this many numbers (64 MB).
@@ -20,7 +20,7 @@ REACHABILITY_BLOCK = 2**23
 
 
 @dataclass(frozen=True, eq=False)
-class Moments:
+class Moments(Sealed):
     """Moments of the return from layer h on, each (H+1, S): `value` (mean), `second` (of the square), `variance`."""
 
     value: NDArray[np.float64]
@@ -49,7 +49,7 @@ def evaluate(mdp: FiniteHorizonMDP, policy: Any) -> NDArray[np.float64]:
     ValueError
         Wrong shape, a forbidden action, a row that is no distribution: the entry is named. A value overflows.
     """
-    require_finite_horizon(mdp)
+    require_model(mdp, FiniteHorizonMDP)
     if isinstance(policy, MixturePolicy):
         mean = _weighted(policy, [evaluate(mdp, part) for part in policy.policies])
         finish(mean)
@@ -117,7 +117,7 @@ def moments(mdp: FiniteHorizonMDP, policy: Any) -> Moments:
     -----
     Sobel (1982), The variance of discounted Markov decision processes, in its finite-horizon form.
     """
-    require_finite_horizon(mdp)
+    require_model(mdp, FiniteHorizonMDP)
     if isinstance(policy, MixturePolicy):
         parts = [moments(mdp, part) for part in policy.policies]
         value = _weighted(policy, [part.value for part in parts])
@@ -158,7 +158,7 @@ def occupancy(mdp: FiniteHorizonMDP, policy: Any) -> NDArray[np.float64]:
     -----
     Puterman (1994), section 6.9, in its finite-horizon form.
     """
-    require_finite_horizon(mdp)
+    require_model(mdp, FiniteHorizonMDP)
     if isinstance(policy, MixturePolicy):
         pair = _weighted(policy, [occupancy(mdp, part) for part in policy.policies])
     else:
@@ -188,7 +188,7 @@ def reachability(mdp: FiniteHorizonMDP) -> NDArray[np.float64]:
     ndarray, shape (H, S)
         Row 0 is the initial distribution.
     """
-    require_finite_horizon(mdp)
+    require_model(mdp, FiniteHorizonMDP)
     reach = np.empty((mdp.horizon, mdp.n_states))
     reach[0] = mdp.initial
     per_target = mdp.n_states * (mdp.n_actions + 2) * (mdp.horizon if mdp.staged_transition else 1)
@@ -227,15 +227,9 @@ def _reach_staged(mdp: FiniteHorizonMDP, targets: NDArray[np.int64]) -> NDArray[
     return (mdp.initial @ value).reshape(horizon - 1, n_targets)[::-1]
 
 
-def require_finite_horizon(mdp: Any) -> None:
-    """Raise a TypeError for anything but a FiniteHorizonMDP."""
-    if not isinstance(mdp, FiniteHorizonMDP):
-        raise TypeError(f"this needs a FiniteHorizonMDP, not {type(mdp).__name__} (a DiscountedMDP has with_horizon)")
-
-
 def empty_tables(mdp: FiniteHorizonMDP) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Room for value (H+1, S) and q (H, S, A) of a checked model."""
-    require_finite_horizon(mdp)
+    require_model(mdp, FiniteHorizonMDP)
     return np.empty((mdp.horizon + 1, mdp.n_states)), np.empty((mdp.horizon, mdp.n_states, mdp.n_actions))
 
 

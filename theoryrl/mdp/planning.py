@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from theoryrl._lazy import above
 from theoryrl.mdp import _kernels_sweeps as sweeps
-from theoryrl.mdp._checks import entry, first
+from theoryrl.mdp._checks import Sealed, entry, first, real
 from theoryrl.mdp._kernels_rows import n_weights, rows_of
 from theoryrl.mdp.batch import BatchPlan, backward_induction_batch, backward_induction_rewards
 from theoryrl.mdp.evaluation import (
@@ -26,9 +26,8 @@ from theoryrl.mdp.evaluation import (
     moments,
     occupancy,
     reachability,
-    require_finite_horizon,
 )
-from theoryrl.mdp.model import FiniteHorizonMDP
+from theoryrl.mdp.model import FiniteHorizonMDP, require_model
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Plan:
+class Plan(Sealed):
     """A solved model.
 
     Attributes
@@ -147,7 +146,7 @@ def backward_induction(mdp: FiniteHorizonMDP) -> Plan:
     -----
     Bellman (1957), Dynamic Programming; Puterman (1994), Theorem 4.3.2.
     """
-    require_finite_horizon(mdp)
+    require_model(mdp, FiniteHorizonMDP)
     rows, horizon, pairs = rows_of(mdp), mdp.horizon, (mdp.n_states, mdp.n_actions)
     # Fresh memory costs more than the arithmetic of short rows: a large q is made only when someone asks for it.
     keep = horizon * mdp.n_states * mdp.n_actions <= n_weights(rows)
@@ -217,9 +216,14 @@ def greedy(q: ArrayLike, mask: ArrayLike | None = None) -> NDArray[np.int64]:
     ValueError
         A NaN or +inf among the allowed values, or a row without an allowed action; the entry is named.
     """
-    values = np.asarray(q, np.float64)
+    values = real(q, "q").astype(np.float64)
+    if values.ndim == 0:
+        raise ValueError("q is a number, not a table of action values")
     if mask is not None:
-        values = np.where(np.asarray(mask, bool), values, -np.inf)
+        allowed = np.asarray(mask)
+        if allowed.dtype != bool:
+            raise ValueError(f"mask must be boolean, not {allowed.dtype}")
+        values = np.where(allowed, values, -np.inf)
     wrong = ~(values < np.inf)
     if wrong.any():
         raise ValueError(f"{entry('q', first(wrong))} is {values[first(wrong)]}")
@@ -254,7 +258,11 @@ def optimal_actions(plan: Plan) -> NDArray[np.bool_]:
     ------
     ValueError
         For a soft plan.
+    TypeError
+        For anything but a Plan.
     """
+    if not isinstance(plan, Plan):
+        raise TypeError(f"this needs the Plan of backward_induction, not a {type(plan).__name__}")
     if plan.temperature != 0:
         raise ValueError("a soft plan mixes all actions; optimal_actions takes the plan of backward_induction")
     allowance = np.empty(plan.mdp.horizon)
