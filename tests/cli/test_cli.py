@@ -202,6 +202,12 @@ def test_bad_calls_are_one_line_and_code_2(capsys, arguments, says):
     assert says in faults(capsys, *arguments)
 
 
+def test_values_that_overflow_name_the_theorem_and_the_model(capsys, tmp_path):
+    mdp = trl.random_mdp(2, 2, 3, rng=0)
+    trl.save(mdp.with_reward(mdp.reward * 1.5e308).renamed("huge"), tmp_path / "huge.npz")
+    assert "dp.optimality on huge: " in faults(capsys, "verify", "dp.optimality", "--mdp", str(tmp_path / "huge.npz"))
+
+
 def test_a_damaged_file_is_one_line(capsys, tmp_path):
     mdp = trl.random_mdp(3, 2, 4, rng=1)
     trl.save(mdp, tmp_path / "model.npz")

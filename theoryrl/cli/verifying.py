@@ -14,7 +14,7 @@ from theoryrl.theory.registry import get
 from theoryrl.theory.registry import theorems as registry
 from theoryrl.theory.report import Report, json_safe
 from theoryrl.theory.theorem import Theorem
-from theoryrl.theory.verify import verify
+from theoryrl.theory.verify import model_name, verify
 
 
 def select(keys: Sequence[str], family: str | None, every: bool) -> list[Theorem]:
@@ -59,7 +59,12 @@ def run(
                 # Thousandths of a theorem, so that the estimate of the time left has something to go by.
                 tick.callback(int(1000 * (place + (done / total if total else 0.0))), 1000 * len(chosen), text)
 
-            report = verify(theorem, model, rng=seed, runs=runs, jobs=jobs, progress=shown)
+            try:
+                report = verify(theorem, model, rng=seed, runs=runs, jobs=jobs, progress=shown)
+            except ValueError as error:
+                # Numbers that no protocol can handle (values that overflow, say): say where, nothing is half told.
+                where = "its own models" if model is None else model_name(model)
+                raise ValueError(f"{theorem.key} on {where}: {error}") from error
             reports.append(report)
             if out is not None:
                 _draw(report, theorem, out)
