@@ -272,6 +272,11 @@ def test_holds(observed, bound, allowance, relation, expected):
         ([1.0, math.nan], [2.0, 2.0], math.nan),
         ([1.0, 1.0], [2.0, math.nan], math.nan),
         ([1.0], [5e-324], math.inf),
+        ([-2.0, -8.0], [-1.0, -6.0], 0.75),
+        ([-1.0], [-2.0], 2.0),
+        ([0.0], [-1.0], math.inf),
+        ([-math.inf, -2.0], [-1.0, -1.0], 0.5),
+        ([-math.inf], [-math.inf], math.nan),
     ],
 )
 def test_tightness(observed, bound, expected):

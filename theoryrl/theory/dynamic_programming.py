@@ -88,7 +88,7 @@ def _worst(instances: Instances, label: str, left: Any, right: Any) -> None:
     """The state and layer where left exceeds right the most, beyond what rounding explains."""
     radius = left.radius + right.radius
     excess = (left.mid - right.mid - radius)[:-1]  # after the last step both are 0
-    telling = ~(excess <= 0) | (right.mid[:-1] > 0)  # 0 <= 0 holds too, but says little; a NaN says a lot
+    telling = ~(excess <= 0) | (right.mid[:-1] != 0)  # 0 <= 0 holds too, but says little; a NaN says a lot
     if telling.any():
         excess = np.where(telling, excess, -np.inf)
     h, s = np.unravel_index(int(np.argmax(excess)), excess.shape)

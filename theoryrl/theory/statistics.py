@@ -234,16 +234,15 @@ def holds(observed: np.ndarray, bound: np.ndarray, allowance: np.ndarray, relati
 
 
 def tightness(observed: np.ndarray, bound: np.ndarray) -> float:
-    """The largest observed / bound.
+    """The largest observed / bound; where both are negative (values made of costs), bound / observed.
 
-    Instances with bound 0 and observed <= 0, or with a negative bound, say nothing about tightness and are left out;
-    bound 0 with observed > 0 gives inf, an infinite bound 0. NaN if a side is NaN somewhere, if both sides are
-    infinite, or if nothing is left.
+    So 1 means attained and more than 1 exceeded, whatever the sign. Instances with bound 0 and observed <= 0 say
+    nothing about tightness and are left out; bound 0 with observed > 0, or a negative bound with observed >= 0, gives inf, an
+    infinite bound 0. NaN if a side is NaN somewhere, if both sides are infinite, or if nothing is left.
     """
     if np.isnan(observed).any() or np.isnan(bound).any():
         return math.nan
-    kept = (bound > 0.0) | ((bound == 0.0) & (observed > 0.0))
-    if not kept.any():
-        return math.nan
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        return float(np.max(observed[kept] / bound[kept]))
+        ratio = np.where(bound < 0.0, np.where(observed < 0.0, bound / observed, math.inf), observed / bound)
+    kept = (bound != 0.0) | (observed > 0.0)
+    return float(np.max(ratio[kept])) if kept.any() else math.nan
