@@ -237,8 +237,8 @@ def tightness(observed: np.ndarray, bound: np.ndarray) -> float:
     """The largest observed / bound; where both are negative (values made of costs), bound / observed.
 
     So 1 means attained and more than 1 exceeded, whatever the sign. Instances with bound 0 and observed <= 0 say
-    nothing about tightness and are left out; bound 0 with observed > 0, or a negative bound with observed >= 0, gives inf, an
-    infinite bound 0. NaN if a side is NaN somewhere, if both sides are infinite, or if nothing is left.
+    nothing about tightness and are left out; bound 0 with observed > 0, or a negative bound with observed >= 0, gives
+    inf, an infinite bound 0. NaN if a side is NaN somewhere, if both sides are infinite, or if nothing is left.
     """
     if np.isnan(observed).any() or np.isnan(bound).any():
         return math.nan
