@@ -17,6 +17,7 @@ from theoryrl.mdp import (
     exact_value,
     random_mdp,
 )
+from theoryrl.mdp.rounding import backup_radius, rounding_of
 from theoryrl.theory import Control, ExactObservations, get, theorems, verify
 from theoryrl.theory import _dp_discounted as discounted
 from theoryrl.theory import _dp_linear as linear
@@ -239,7 +240,7 @@ def test_backup_radius_covers_the_rounding():
         mdp = FiniteHorizonMDP(mdp.transition * (1 + off), mdp.reward - 0.5, horizon=1)
         value = rng.normal(size=30)
         q = tools.backup(mdp, 0, value)
-        radius = Fraction(tools.backup_radius(mdp, tools.rounding_of(mdp), value))
+        radius = Fraction(backup_radius(mdp, rounding_of(mdp), value))
         for s in range(30):
             for a in range(2):
                 exact = Fraction(float(mdp.reward[s, a])) + sum(

@@ -9,11 +9,11 @@ import numpy as np
 
 from theoryrl.mdp.certify import outcome_error
 from theoryrl.mdp.model import FiniteHorizonMDP
+from theoryrl.mdp.rounding import U, backup_radius, gamma, rounding_of
 from theoryrl.online.bounds import SUMMED_VISITS, ucbvi_regret_bound
 from theoryrl.online.run import Run, run
 from theoryrl.online.ucbvi import UCBVI
 from theoryrl.online.uniform import Uniform
-from theoryrl.theory._dp_tools import U, backup_radius, gamma, rounding_of
 from theoryrl.theory.theorem import Assumption, Control, ProbabilityObservations, Progress, Proof, Theorem
 
 DELTA = 0.05
@@ -195,7 +195,7 @@ THEOREMS = (
                 "Scaling the bonus by 0.1, a habit of experiments, gives the guarantee away.",
                 partial(optimism_protocol, learner=UCBVI(DELTA, scale=0.1), episodes=1000),
                 model=small_river,
-                runs=60,
+                runs=100,
             ),
         ),
         proof=Proof("written", "docs/theory/ucbvi.md#optimism"),
@@ -236,7 +236,7 @@ THEOREMS = (
                 "Without optimism three runs in ten settle on the wrong arm for ever.",
                 partial(regret_protocol, learner=UCBVI(DELTA, scale=0.0), episodes=50_000),
                 model=unlucky_bandit,
-                runs=100,
+                runs=200,
             ),
         ),
         proof=Proof("written", "docs/theory/ucbvi.md#regret"),

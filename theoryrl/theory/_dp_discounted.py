@@ -10,17 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from theoryrl.mdp.model import DiscountedMDP
+from theoryrl.mdp.rounding import U, backup_radius, rounding_of
 from theoryrl.theory._dp_tools import (
     PAGE,
     Instances,
-    U,
     backup,
-    backup_radius,
     discounted_instances,
     discounted_models,
     is_stationary,
     names,
-    rounding_of,
     value_of,
 )
 from theoryrl.theory.theorem import Assumption, Control, ExactObservations, Progress, Proof, Theorem

@@ -13,6 +13,7 @@ from theoryrl.mdp.evaluation import occupancy
 from theoryrl.mdp.model import FiniteHorizonMDP
 from theoryrl.mdp.planning import backward_induction
 from theoryrl.mdp.policy import augment
+from theoryrl.mdp.rounding import U, backup_radius, gamma, rounding_of
 from theoryrl.mdp.transitions import SparseTransition
 from theoryrl.theory import _dp_discounted as discounted
 from theoryrl.theory import _dp_linear as linear
@@ -22,16 +23,12 @@ from theoryrl.theory._dp_tools import (
     PAGE,
     Enclosed,
     Instances,
-    U,
     at_start,
     backup,
-    backup_radius,
     finite_models,
-    gamma,
     names,
     policies,
     random_policy,
-    rounding_of,
     value_of,
 )
 from theoryrl.theory.theorem import Control, ExactObservations, Progress, Proof, Theorem
