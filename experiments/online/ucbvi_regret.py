@@ -13,7 +13,7 @@ import numpy as np
 from theoryrl.envs import make
 from theoryrl.lab import Experiment
 from theoryrl.online import UCBVI, Uniform, run, ucbvi_regret_bound
-from theoryrl.online.theorems import most_successors
+from theoryrl.online._protocols import most_successors
 from theoryrl.theory import log_log_slope
 from theoryrl.theory.verdict import SLOPE_LEVEL, SLOPE_SEEDS
 

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from theoryrl.online import bounds
-from theoryrl.online.bounds import ucbvi_regret_bound, ucbvi_regret_closed_form
+from theoryrl.online.bounds import _common, min_episodes, ucbvi_regret_bound, ucbvi_regret_closed_form
 from theoryrl.online.ucbvi import BERNSTEIN_LINEAR, BERNSTEIN_ROOT
 
 SIZES = {"n_states": 3, "n_actions": 2, "horizon": 4, "delta": 0.05}
@@ -57,7 +56,7 @@ def test_closed_form_lies_above(S, A, H, delta, K):
 
 def test_integral_past_the_summed_visits_lies_above_the_sum(monkeypatch):
     whole = ucbvi_regret_bound([50_000, 400_000], **SIZES)
-    monkeypatch.setattr(bounds, "SUMMED_VISITS", 500)
+    monkeypatch.setattr(_common, "SUMMED_VISITS", 500)
     cut = ucbvi_regret_bound([50_000, 400_000], **SIZES)
     assert (cut >= whole).all() and (cut <= 3 * whole).all()
 
@@ -130,3 +129,19 @@ def test_bernstein_constants_meet_what_the_proof_asks():
 def test_no_bound_is_a_number_out_of_what_is_none(bound, change, message):
     with pytest.raises(ValueError, match=message):
         bound(**({"episodes": 10} | SIZES | change))
+
+
+def test_min_episodes_is_the_least_number_that_suffices():
+    settings = {"n_states": 3, "n_actions": 2, "horizon": 4, "delta": 0.05}
+    for epsilon in (4.0, 1.0, 0.3):
+        enough = min_episodes(ucbvi_regret_bound, epsilon, **settings)
+        assert ucbvi_regret_bound(enough, **settings) <= epsilon * enough
+        assert enough == 1 or ucbvi_regret_bound(enough - 1, **settings) > epsilon * (enough - 1)
+    assert min_episodes(lambda episodes: 10 * episodes**0.5, 0.1) == 10_000
+
+
+def test_min_episodes_refuses_what_no_number_meets():
+    with pytest.raises(ValueError, match="epsilon must be positive"):
+        min_episodes(ucbvi_regret_bound, 0.0, n_states=3, n_actions=2, horizon=4, delta=0.05)
+    with pytest.raises(ValueError, match=r"above 0\.5 K"):
+        min_episodes(lambda episodes: episodes, 0.5)

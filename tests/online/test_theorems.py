@@ -12,15 +12,10 @@ import pytest
 import theoryrl as trl
 from theoryrl.mdp.model import FiniteHorizonMDP
 from theoryrl.online import UCBVI, Uniform
-from theoryrl.online.theorems import (
-    episodes_for,
-    most_successors,
-    optimism_protocol,
-    regret_protocol,
-    unlucky_bandit,
-    value_rounding,
-)
+from theoryrl.online._protocols import episodes_for, most_successors, unlucky_bandit, value_rounding
 from theoryrl.theory import get, verify
+
+optimism_protocol, regret_protocol = get("ucbvi.optimism").protocol, get("ucbvi.regret").protocol
 
 
 @pytest.mark.slow

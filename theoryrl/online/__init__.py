@@ -5,6 +5,7 @@ from theoryrl._lazy import attach
 __getattr__, __dir__, __all__ = attach(
     __name__,
     {
+        "bounds": "=bounds",
         "run": "run",
         "Run": "run",
         "UCBVI": "ucbvi",
@@ -15,7 +16,8 @@ __getattr__, __dir__, __all__ = attach(
         "observe": "verbs",
         "chance": "verbs",
         "upper_value": "verbs",
-        "ucbvi_regret_bound": "bounds",
-        "ucbvi_regret_closed_form": "bounds",
+        "ucbvi_regret_bound": "bounds.ucbvi",
+        "ucbvi_regret_closed_form": "bounds.ucbvi",
+        "min_episodes": "bounds.inversion",
     },
 )

@@ -1,19 +1,15 @@
-"""Regret bounds with every constant written out; the proofs are in the documentation, page UCBVI."""
+"""Regret bounds of UCBVI with every constant written out; the proofs are in the documentation, page UCBVI."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from theoryrl.mdp._checks import require_int
+from theoryrl.online.bounds._common import checked, sum_over_visits
 from theoryrl.online.ucbvi import BERNSTEIN_LINEAR, BERNSTEIN_ROOT
-
-# Beyond this many visits of a pair the sum over visits is bounded by an integral.
-SUMMED_VISITS = 1_000_000
 
 
 def ucbvi_regret_bound(
@@ -66,7 +62,7 @@ def ucbvi_regret_bound(
     ValueError
         If a number is out of its range.
     """
-    counts = _checked(episodes, n_states, n_actions, horizon, delta, reward_width)
+    counts = checked(episodes, n_states, n_actions, horizon, delta, reward_width)
     successors = require_int(n_states if n_successors is None else n_successors, 1, "n_successors")
     pairs = n_states * n_actions
     events = _events(bonus)
@@ -79,9 +75,9 @@ def ucbvi_regret_bound(
     steps = np.arange(horizon)
     weights = (1 + 1 / horizon) ** steps * (horizon - steps)
     if stationary:
-        main = horizon * pairs * (horizon - 1 + _visits(counts * horizon / pairs, width))
+        main = horizon * pairs * (horizon - 1 + sum_over_visits(counts * horizon / pairs, width))
     else:
-        main = weights.sum() * pairs * _visits(counts / pairs, width)
+        main = weights.sum() * pairs * sum_over_visits(counts / pairs, width)
     noise = np.sqrt(counts * (weights**2).sum() * np.log(events * counts * (counts + 1) / delta) / 2)
     return reward_width * np.minimum(counts * horizon, main + noise)
 
@@ -97,29 +93,13 @@ def ucbvi_regret_closed_form(
 
     times the width of the reward range. Arguments as there.
     """
-    counts = _checked(episodes, n_states, n_actions, horizon, delta, reward_width)
+    counts = checked(episodes, n_states, n_actions, horizon, delta, reward_width)
     pairs, total = n_states * n_actions, counts * horizon
     log = np.log(6 * n_states * pairs * horizon * (total + 1) ** 2 / delta)
     leading = horizon * np.sqrt(8 * pairs * total * log)
     transfer = horizon * n_states * pairs * (horizon / 2 + 1 / 3) * log * (1 + np.log1p(total))
     noise = np.sqrt(counts * horizon**3 * log / 2)
     return reward_width * (leading + transfer + horizon * pairs * (horizon + 1) + noise)
-
-
-def _checked(
-    episodes: ArrayLike, n_states: int, n_actions: int, horizon: int, delta: float, reward_width: float
-) -> NDArray[np.float64]:
-    """`episodes` as floats, once everything is in its range."""
-    counts = np.asarray(episodes, float)
-    if not ((counts >= 1) & (counts < np.inf)).all():
-        raise ValueError("episodes must be finite and at least 1")
-    for value, name in ((n_states, "n_states"), (n_actions, "n_actions"), (horizon, "horizon")):
-        require_int(value, 1, name)
-    if not 0 < delta < 1:
-        raise ValueError(f"delta must lie in (0, 1), not {delta!r}")
-    if not (reward_width >= 0 and math.isfinite(reward_width)):
-        raise ValueError(f"reward_width must be finite and not negative, not {reward_width!r}")
-    return counts
 
 
 def _events(bonus: str) -> int:
@@ -132,22 +112,3 @@ def _bonus_part(bonus: str, log: NDArray[np.float64], n: NDArray[np.float64]) ->
     if bonus == "hoeffding":
         return 2 * np.sqrt(log / (2 * n))
     return (BERNSTEIN_ROOT / 2) * np.sqrt(log / n) + BERNSTEIN_LINEAR * log / n + np.sqrt(log / (2 * n))
-
-
-def _visits(
-    visits: NDArray[np.float64], width: Callable[[NDArray[np.float64]], NDArray[np.float64]]
-) -> NDArray[np.float64]:
-    """F(N) = sum over n = 0 .. N-1 of min(1, width(n)), linear between integers; an upper bound past SUMMED_VISITS."""
-    top = int(min(math.ceil(float(visits.max())), SUMMED_VISITS))
-    terms = np.concatenate([[1.0], np.minimum(1.0, width(np.arange(1.0, max(top, 1))))])
-    table = np.concatenate([[0.0], np.cumsum(terms)])
-    inside = np.interp(np.minimum(visits, top), np.arange(len(table)), table)
-    beyond = visits > SUMMED_VISITS
-    if not beyond.any():
-        return inside
-    # width(n) <= c sqrt(1/n) with c = width(m) sqrt(m) scaled by the growth of the logarithm, log(N) / log(m) at most.
-    m = float(SUMMED_VISITS)
-    largest = np.maximum(visits, m)
-    growth = np.log(largest + 1) / np.log(m)
-    tail = float(width(np.array([m]))[0]) * growth * 2 * np.sqrt(m) * (np.sqrt(largest) - np.sqrt(m - 1))
-    return inside + np.where(beyond, tail, 0.0)

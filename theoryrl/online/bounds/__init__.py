@@ -1,0 +1,12 @@
+"""Bounds with explicit constants, one file per family of learners, and their inversion."""
+
+from theoryrl._lazy import attach
+
+__getattr__, __dir__, __all__ = attach(
+    __name__,
+    {
+        "min_episodes": "inversion",
+        "ucbvi_regret_bound": "ucbvi",
+        "ucbvi_regret_closed_form": "ucbvi",
+    },
+)
