@@ -1,6 +1,6 @@
 # What `import theoryrl` offers, for type checkers and editors; a test keeps it equal to __init__.py.
 
-from theoryrl import envs, lab, mdp, online, testing, theory, viz
+from theoryrl import classes, envs, lab, mdp, online, testing, theory, viz
 from theoryrl.mdp.batch import BatchPlan, backward_induction_batch, backward_induction_rewards
 from theoryrl.mdp.certify import Certificate, certify
 from theoryrl.mdp.dataset import Dataset
@@ -49,6 +49,7 @@ __all__ = [
     "backward_induction_rewards",
     "bellman",
     "certify",
+    "classes",
     "envs",
     "evaluate",
     "evaluate_discounted",
