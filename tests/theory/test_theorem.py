@@ -38,7 +38,6 @@ def test_a_valid_theorem_is_frozen():
         (dict(expected="consistent"), "expected is 'consistent'; of a claim of kind exact it is verified or refuted"),
         (dict(expected="inconclusive"), "expected is 'inconclusive'"),
         (dict(claim="rate"), "expected is 'verified'; of a claim of kind rate it is consistent or refuted"),
-        (dict(claim="probability", expected="consistent"), "delta is None for a claim of kind probability"),
         (dict(delta=0.05), "delta is 0.05 for a claim of kind exact"),
         (dict(claim="probability", expected="consistent", delta=1.0), r"delta is 1.0, not in \(0, 1\)"),
         (dict(claim="probability", expected="consistent", delta=float("nan")), "delta is nan"),

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from theoryrl.theory.theorem import Claim, ExactObservations, Observations, ProbabilityObservations, Proof
+from theoryrl.theory.theorem import (
+    Claim,
+    ExactObservations,
+    MeanObservations,
+    Observations,
+    ProbabilityObservations,
+    Proof,
+)
 from theoryrl.theory.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -85,7 +92,7 @@ class Report:
         Wall time, controls included.
     note : str
         One line: what decided the verdict, and what did not come out as expected.
-    observations : ExactObservations, ProbabilityObservations, RateObservations or None
+    observations : ExactObservations, ProbabilityObservations, MeanObservations, RateObservations or None
         None when the verdict is `not-applicable`.
     """
 
@@ -163,6 +170,8 @@ def _columns(seen: Observations) -> dict[str, Any]:
             "bound": seen.bound,
             "allowance": seen.allowance,
         }
+    if isinstance(seen, MeanObservations):
+        return {"run": np.arange(seen.runs), "observed": seen.observed, "bound": seen.bound}
     if isinstance(seen, ProbabilityObservations):
         return {
             "run": np.arange(seen.runs),

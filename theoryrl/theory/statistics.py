@@ -92,6 +92,42 @@ def log_wealth(failures: np.ndarray, delta: float) -> np.ndarray:
     return np.logaddexp.reduce(np.cumsum(steps, axis=0), axis=1) - math.log(_ALTERNATIVES.size)
 
 
+def log_wealth_of_mean(values: np.ndarray, mean: float) -> np.ndarray:
+    """Logarithm of an e-process against H0: every value has expectation at least `mean` given the earlier ones.
+
+    W_n = (1/12) sum_{j=0}^{11} prod_{i <= n} (1 + lambda_j (mean - X_i)), X_i in [0, 1], lambda_j = 2^-j / (1 - mean).
+
+    Validity. mean - X_i >= mean - 1, so every factor is >= 1 - 2^-j >= 0. Under H0, with F the past,
+    E[1 + lambda_j (mean - X_i) | F] <= 1, so every product is a non-negative supermartingale that starts at 1, and so
+    is their average: by Ville's inequality it ever reaches 1/alpha with probability at most alpha. For the claim that
+    expectations are at most m, use it on 1 - X and 1 - m.
+
+    Parameters
+    ----------
+    values : array_like, shape (n,)
+        In [0, 1].
+    mean : float
+        In [0, 1).
+
+    Returns
+    -------
+    ndarray, shape (n,)
+        log W_1, ..., log W_n.
+
+    Source: Waudby-Smith and Ramdas (2024), Estimating means of bounded random variables by betting.
+    """
+    if not 0.0 <= mean < 1.0:
+        raise ValueError(f"mean is {mean}, not in [0, 1)")
+    given = np.asarray(values, dtype=np.float64)
+    if given.ndim != 1 or not ((given >= 0.0) & (given <= 1.0)).all():
+        raise ValueError("values must be a list of numbers in [0, 1]")
+    bets = 2.0 ** -np.arange(12) / (1.0 - mean)
+    with np.errstate(divide="ignore"):
+        # A product that rounding pushed below 0 is one that is 0.
+        steps = np.log(np.maximum(1.0 + bets * (mean - given[:, None]), 0.0))
+    return np.logaddexp.reduce(np.cumsum(steps, axis=0), axis=1) - math.log(bets.size)
+
+
 def runs_needed(delta: float, confidence: float = 0.99, failures: int = 0) -> int | None:
     """The least number of runs after which `failures` failures put the Clopper-Pearson upper bound at or below delta.
 

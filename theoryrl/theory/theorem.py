@@ -141,6 +141,58 @@ class ProbabilityObservations:
 
 
 @dataclass(frozen=True, eq=False)
+class MeanObservations:
+    """Independent draws of a bounded quantity whose expectation is claimed to stay on one side of a number.
+
+    The claim is `E[observed] <= bound + allowance`, or with `relation=">="` `E[observed] >= bound - allowance`. It is a
+    probability claim of a theorem without `delta`: no single run can fail it.
+
+    Parameters
+    ----------
+    observed : array_like, shape (runs,)
+        One value per run; the runs are identically distributed and each lies in [low, high] whatever happens.
+    bound : float
+    low, high : float
+        The range, known before the runs, low < high. A tight one needs fewer runs.
+    relation : {"<=", ">="}
+    allowance : float
+        What rounding alone can add to a value, finite and non-negative.
+    models, series, remark
+        As in `ProbabilityObservations`.
+    """
+
+    observed: Any
+    bound: float
+    low: float
+    high: float
+    relation: Literal["<=", ">="] = "<="
+    allowance: float = 0.0
+    models: tuple[str, ...] = ()
+    series: Mapping[str, np.ndarray] = field(default_factory=dict)
+    remark: str = ""
+
+    claim = "probability"
+
+    def __post_init__(self) -> None:
+        observed = _vector("observed", self.observed)
+        if self.relation not in ("<=", ">="):
+            raise ValueError(f"relation is {self.relation!r}, not '<=' or '>='")
+        if not (-np.inf < self.low < self.high < np.inf):
+            raise ValueError(f"the range from low = {self.low} to high = {self.high} is not a bounded interval")
+        if not 0.0 <= self.allowance < np.inf:
+            raise ValueError(f"allowance is {self.allowance}, not finite and non-negative")
+        outside = np.flatnonzero((observed < self.low) | (observed > self.high))
+        if outside.size:
+            raise ValueError(f"observed[{outside[0]}] is {observed[outside[0]]}, not in [{self.low}, {self.high}]")
+        object.__setattr__(self, "observed", observed)
+
+    @property
+    def runs(self) -> int:
+        """Number of independent runs."""
+        return self.observed.size
+
+
+@dataclass(frozen=True, eq=False)
 class RateObservations:
     """A quantity measured along a growing parameter, claimed to grow like `x ** predicted`.
 
@@ -191,7 +243,7 @@ class RateObservations:
         return self.y.shape[0]
 
 
-Observations: TypeAlias = ExactObservations | ProbabilityObservations | RateObservations
+Observations: TypeAlias = ExactObservations | ProbabilityObservations | MeanObservations | RateObservations
 
 
 class Measure(Protocol):
@@ -313,7 +365,8 @@ class Theorem:
     bound : callable or None
         The right-hand side with explicit constants.
     delta : float or None
-        Allowed failure probability, in (0, 1); given exactly for probability claims.
+        Allowed failure probability, in (0, 1). None for exact claims and rates, and for a probability claim that is
+        about an expectation: its protocol returns MeanObservations.
     default_runs : int
         Enough for a decision within the time of its family.
     default_model : callable or None
@@ -352,7 +405,7 @@ class Theorem:
                 f"{self.key}: expected is {self.expected!r}; of a claim of kind {self.claim} it is "
                 f"{' or '.join(EXPECTED[self.claim])}"
             )
-        if (self.delta is not None) != (self.claim == "probability"):
+        if self.delta is not None and self.claim != "probability":
             raise ValueError(f"{self.key}: delta is {self.delta} for a claim of kind {self.claim}")
         if self.delta is not None and not 0.0 < self.delta < 1.0:
             raise ValueError(f"{self.key}: delta is {self.delta}, not in (0, 1)")

@@ -13,10 +13,18 @@ from theoryrl.theory.statistics import (
     holds,
     log_log_slope,
     log_wealth,
+    log_wealth_of_mean,
     runs_to_decide,
     tightness,
 )
-from theoryrl.theory.theorem import ExactObservations, Observations, ProbabilityObservations, RateObservations, Theorem
+from theoryrl.theory.theorem import (
+    ExactObservations,
+    MeanObservations,
+    Observations,
+    ProbabilityObservations,
+    RateObservations,
+    Theorem,
+)
 
 # A true probability claim is refuted by the e-process or by the binomial bound with probability at most this each.
 REFUTE_LEVEL = 1e-6
@@ -52,7 +60,7 @@ def decide(theorem: Theorem, observations: Observations, rng: np.random.SeedSequ
     ----------
     theorem : Theorem
         Its claim says which rule applies, its delta which failure probability.
-    observations : ExactObservations, ProbabilityObservations or RateObservations
+    observations : ExactObservations, ProbabilityObservations, MeanObservations or RateObservations
     rng : SeedSequence
         For the bootstrap of a slope.
 
@@ -62,14 +70,16 @@ def decide(theorem: Theorem, observations: Observations, rng: np.random.SeedSequ
         If the observations are not of the kind that the theorem claims.
     """
     kind = getattr(observations, "claim", None)
-    if kind != theorem.claim:
-        raise TypeError(
-            f"{theorem.key} claims {theorem.claim}, but its protocol returned {type(observations).__name__}"
-        )
+    about_mean = isinstance(observations, MeanObservations)
+    if kind != theorem.claim or (kind == "probability" and about_mean != (theorem.delta is None)):
+        wanted = theorem.claim if theorem.claim != "probability" or theorem.delta is not None else "an expectation"
+        raise TypeError(f"{theorem.key} claims {wanted}, but its protocol returned {type(observations).__name__}")
     if isinstance(observations, ExactObservations):
         return decide_exact(observations)
+    if isinstance(observations, MeanObservations):
+        return decide_mean(observations)
     if isinstance(observations, ProbabilityObservations):
-        assert theorem.delta is not None  # Theorem demands it of probability claims
+        assert theorem.delta is not None  # else the kinds above differ
         return decide_probability(observations, theorem.delta)
     return decide_rate(observations, rng)
 
@@ -123,6 +133,40 @@ def decide_probability(seen: ProbabilityObservations, delta: float) -> Decision:
     return Decision(
         Verdict.INCONCLUSIVE, ratio, f"{seen_so_far}: failure probability in [{lower:.3g}, {upper:.3g}]; {need}"
     )
+
+
+def decide_mean(seen: MeanObservations) -> Decision:
+    """`refuted`, `consistent` or `inconclusive` for the claim that an expectation stays on its side of the bound.
+
+    Refuted: the e-process against the claim reached 1 / REFUTE_LEVEL at some run, or a value is NaN. Consistent: the
+    e-process against its opposite reached 1 / CONFIRM_LEVEL. A true claim is refuted with probability at most
+    REFUTE_LEVEL, a false one called consistent with probability at most CONFIRM_LEVEL. The tightness is mean / bound,
+    of a lower bound bound / mean.
+    """
+    values, upper = seen.observed, seen.relation == "<="
+    if np.isnan(values).any():
+        return Decision(Verdict.REFUTED, math.nan, f"the value of run {int(np.argmax(np.isnan(values)))} is NaN")
+    mean, limit = float(values.mean()), seen.bound + (seen.allowance if upper else -seen.allowance)
+    sides = (values.mean(keepdims=True), np.array([seen.bound]))
+    ratio = tightness(*(sides if upper else sides[::-1]))
+    width = seen.high - seen.low
+    # In units of the range, and turned round if need be, the claim is that the mean of `unit` is at least `least`.
+    unit = np.clip((seen.high - values if upper else values - seen.low) / width, 0.0, 1.0)
+    least = (seen.high - limit if upper else limit - seen.low) / width
+    known = f"mean {mean:.6g} of {seen.runs} runs, claimed {seen.relation} {seen.bound:.6g}"
+    if not least > 0.0 and not math.isnan(least):
+        return Decision(Verdict.CONSISTENT, ratio, f"{known}: no value in the range could be on the other side")
+    if not least < 1.0:
+        return Decision(Verdict.REFUTED, ratio, f"{known}: no value in the range could be on this side")
+    against = float(log_wealth_of_mean(unit, least).max())
+    if against >= -math.log(REFUTE_LEVEL):
+        return Decision(Verdict.REFUTED, ratio, f"{known}: e-value {_power(against)} against it")
+    wealth = log_wealth_of_mean(1.0 - unit, 1.0 - least)
+    if float(wealth.max()) >= -math.log(CONFIRM_LEVEL):
+        return Decision(Verdict.CONSISTENT, ratio, f"{known}: e-value {_power(float(wealth.max()))} for it")
+    rates = (float(wealth[-1]) / -math.log(CONFIRM_LEVEL), against / -math.log(REFUTE_LEVEL))
+    need = f"about {math.ceil(seen.runs / max(rates))} runs would decide" if max(rates) > 0.0 else "too close to tell"
+    return Decision(Verdict.INCONCLUSIVE, ratio, f"{known}; {need}")
 
 
 def decide_rate(seen: RateObservations, rng: np.random.SeedSequence) -> Decision:

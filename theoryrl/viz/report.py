@@ -32,6 +32,8 @@ def plot_report(report: Any, ax: Any = None) -> Any:
         ax.set_axis_off()
     elif "bound" in seen.series and "regret" in seen.series:
         ax = _regret(seen, ax)
+    elif hasattr(seen, "low"):
+        ax = _mean(seen, ax)
     elif seen.claim == "rate":
         ax = plot_slope(seen.x, seen.y, seen.predicted, ax)
     else:
@@ -60,6 +62,17 @@ def _regret(seen: Any, ax: Any) -> Any:
     ax.set_xscale("log")
     ax.set_yscale("log")
     finish(ax, "", "episodes $K$", "regret")
+    ax.legend(frameon=False, fontsize=9)
+    return ax
+
+
+def _mean(seen: Any, ax: Any) -> Any:
+    ax = axes(ax, (7, 4.5))
+    ax.plot(np.sort(seen.observed), ".", color=BLUE, markersize=4, label="observed, in order")
+    ax.axhline(float(seen.observed.mean()), color=BLUE, linewidth=1.2, label="their mean")
+    side = "most" if seen.relation == "<=" else "least"
+    ax.axhline(seen.bound, color=RED, linewidth=1.6, label=f"the expectation is at {side} this")
+    finish(ax, "", "run", "value")
     ax.legend(frameon=False, fontsize=9)
     return ax
 
