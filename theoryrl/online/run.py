@@ -101,6 +101,10 @@ def run(
     ----------
     learner : settings object with `init(problem)`, e.g. `UCBVI()`
         Its state is created from the sizes, the reward range and the allowed actions alone; it never sees the model.
+        A learner that rests on an assumption about the model (a realizable class, linear features) has a method
+        `require(mdp)` that raises if it does not hold: it is called once, before anything is played. One that can
+        come to the end of its means has a method `fault(state)`, which returns None or one line that says what
+        happened: it is asked between episodes.
     mdp : FiniteHorizonMDP
     episodes : int, at least 1
     seeds : int
@@ -124,7 +128,8 @@ def run(
     Raises
     ------
     ValueError
-        If a number is out of range; it is named.
+        If a number is out of range; it is named. If the learner requires of the model what it does not have, or comes
+        to a fault, such as an empty confidence set; of several seeds that do, the first is named.
     TypeError
         If `learner` has no `init` or `mdp` is not a FiniteHorizonMDP.
     """
@@ -139,17 +144,23 @@ def run(
     problem = Problem(
         mdp.n_states, mdp.n_actions, mdp.horizon, low, high, stationary=mdp.stationary, action_mask=mdp.action_mask
     )
+    if hasattr(learner, "require"):
+        learner.require(mdp)
+    fault = getattr(learner, "fault", None)
     truth, tables = judge(mdp), sampler(mdp)
     root = as_seed_sequence(rng)
     stop, lock, done = threading.Event(), threading.Lock(), [0]
 
-    def one(stream: np.random.SeedSequence) -> tuple[Any, Tally]:
+    def one(index: int, stream: np.random.SeedSequence) -> tuple[Any, Tally]:
         environment, own = (np.random.Generator(np.random.PCG64(child)) for child in stream.spawn(2))
         state, record = learner.init(problem), tally(len(marks), truth)
         first, chunk = 0, 1
         while first < episodes and not stop.is_set():
             last, start = min(first + chunk, episodes), time.perf_counter()
             play(state, truth, tables, record, marks, first, last, watch, environment, own)
+            message = fault(state) if fault else None
+            if message:
+                raise ValueError(f"{type(learner).__name__} on {mdp.name or 'the model'}, seed {index}: {message}")
             chunk = 2 * chunk if time.perf_counter() - start < SECONDS_BETWEEN_REPORTS / 2 else max(1, chunk // 2)
             with lock:
                 done[0] += last - first
@@ -160,7 +171,7 @@ def run(
 
     with ThreadPoolExecutor(min(seeds, jobs)) as pool:
         try:
-            results = list(pool.map(one, root.spawn(seeds)))
+            results = list(pool.map(one, range(seeds), root.spawn(seeds)))
         except BaseException:
             stop.set()
             raise

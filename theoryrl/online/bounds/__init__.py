@@ -5,6 +5,7 @@ from theoryrl._lazy import attach
 __getattr__, __dir__, __all__ = attach(
     __name__,
     {
+        "lsvi_ucb_regret_bound": "lsvi_ucb",
         "min_episodes": "inversion",
         "ucbvi_regret_bound": "ucbvi",
         "ucbvi_regret_closed_form": "ucbvi",
