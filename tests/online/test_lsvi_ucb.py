@@ -114,9 +114,7 @@ def test_optimism(mdp, seed):
     assert result.least_margin[0] >= -1e-9 * (1 + mdp.horizon * max(abs(x) for x in mdp.reward_range))
 
 
-@given(
-    mdp=mdps(max_states=3, max_actions=2, masked=False, reward_laws=("deterministic",)), seed=st.integers(0, 1000)
-)
+@given(mdp=mdps(max_states=3, max_actions=2, masked=False, reward_laws=("deterministic",)), seed=st.integers(0, 1000))
 def test_a_learner_never_sees_what_it_did_not_visit(mdp, seed):
     mdp = mdp.to_dense()
     settings = LSVIUCB(one_hot(mdp))
