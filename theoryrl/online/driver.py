@@ -11,7 +11,7 @@ from theoryrl._jit import compiled, kernel
 from theoryrl.mdp.model import FiniteHorizonMDP
 from theoryrl.mdp.planning import backward_induction
 from theoryrl.mdp.sampling import draw_initial, draw_step
-from theoryrl.online.verbs import act, chance, observe, plan, upper_value
+from theoryrl.online.verbs import act, chance, observe, plan, sample, upper_value
 
 
 class Judge(NamedTuple):
@@ -89,6 +89,7 @@ def _play(learner, truth, sampler, record, checkpoints, first, last, watch, envi
     horizon, n_states, n_actions = record.chances.shape
     mark = np.searchsorted(checkpoints, first, side="right")
     for episode in range(first, last):
+        sample(learner, learner_rng)
         changed = plan(learner, episode)
         if changed or episode == 0:
             stale = False  # values stand at the layers after the last one where the policy changed

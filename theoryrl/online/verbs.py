@@ -1,4 +1,4 @@
-"""The interaction protocol: five verbs, written once per learner, run by compiled loops and by plain Python alike.
+"""The interaction protocol: a few verbs, written once per learner, run by compiled loops and by plain Python alike.
 
 A learner's state is a NamedTuple of arrays. Each verb is a `functools.singledispatch` function for Python callers and a
 `numba.extending.overload` for compiled callers, resolved on the NamedTuple's class, so that one driver serves every
@@ -8,7 +8,7 @@ learner and the same source gives the same numbers, bit for bit, in both worlds 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import singledispatch
+from functools import partial, singledispatch
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,13 +37,15 @@ class Problem(NamedTuple):
     action_mask: NDArray[np.bool_]
 
 
-def _verb(signature: Callable) -> Any:
+def _verb(signature: Callable, optional: bool = False) -> Any:
+    """A verb; one that is optional does what `signature` does for learners that do not implement it."""
     generic: Any = singledispatch(signature)
+    otherwise = signature if optional else None
     table: dict[type, Callable] = {}
 
     @overload(generic, strict=False)
     def resolve(learner: Any, *args: Any) -> Any:
-        return table.get(getattr(learner, "instance_class", type(None)))
+        return table.get(getattr(learner, "instance_class", type(None)), otherwise)
 
     def implement(state: type) -> Callable[[Callable], Callable]:
         def register(implementation: Callable) -> Callable:
@@ -55,6 +57,14 @@ def _verb(signature: Callable) -> Any:
 
     generic.implement = implement
     return generic
+
+
+@partial(_verb, optional=True)
+def sample(learner: Any, rng: np.random.Generator) -> None:
+    """Draw from the learner's own stream what the next plan needs; learners that plan without chance do nothing.
+
+    Called before every `plan`.
+    """
 
 
 @_verb

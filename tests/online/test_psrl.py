@@ -1,0 +1,216 @@
+"""PSRL against a slow twin, the laws of what it draws, and the protocol's promises."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import theoryrl as trl
+from theoryrl._jit import plain
+from theoryrl.mdp.sampling import draw_initial, draw_step, sampler
+from theoryrl.online import PSRL, Problem, driver, run
+from theoryrl.online.psrl import draw_row
+from theoryrl.online.verbs import act, chance, observe, plan, sample, upper_value
+from theoryrl.testing import mdps
+
+
+def problem_of(mdp):
+    return Problem(mdp.n_states, mdp.n_actions, mdp.horizon, *mdp.reward_range, mdp.stationary, mdp.action_mask)
+
+
+def twin(mdp, prior, episodes, seed):
+    """PSRL with dictionaries and numpy's own Dirichlet draws: every action it took and the last model it drew."""
+    S, A, H = mdp.n_states, mdp.n_actions, mdp.horizon
+    low, high = mdp.reward_range
+    tables = sampler(mdp)
+    streams = np.random.SeedSequence(seed).spawn(1)[0].spawn(2)
+    environment, own = (np.random.Generator(np.random.PCG64(stream)) for stream in streams)
+    groups = 1 if mdp.stationary else H
+    counts = {(g, s, a): np.full(S, prior) for g in range(groups) for s in range(S) for a in range(A)}
+    odds = {key: [1.0, 1.0] for key in counts}
+    taken = []
+    for _ in range(episodes):
+        P, R = {}, {}
+        for key in counts:
+            if mdp.action_mask[key[1], key[2]]:
+                P[key] = own.dirichlet(counts[key])
+                success, failure = (own.gamma(shape) for shape in odds[key])
+                R[key] = success / (success + failure)
+        V, policy = np.zeros(S), {}
+        for h in reversed(range(H)):
+            new = np.zeros(S)
+            for s in range(S):
+                q = {a: R[k] + P[k] @ V for a in range(A) if (k := (0 if groups == 1 else h, s, a)) in P}
+                policy[h, s] = max(q, key=q.get)
+                new[s] = q[policy[h, s]]
+            V = new
+        s = draw_initial(tables, environment)
+        for h in range(H):
+            a, coin = policy[h, s], own.random()
+            reward, t = draw_step(tables, h, s, a, environment)
+            unit = (reward - low) / (high - low) if high > low else 0.0
+            key = (0 if groups == 1 else h, s, a)
+            counts[key][t] += 1
+            odds[key][0 if coin < unit else 1] += 1
+            taken.append((h, s, a))
+            s = t
+    return taken, P, R, counts
+
+
+@pytest.mark.parametrize("prior", [1.0, 0.4])
+@given(mdp=mdps(), seed=st.integers(0, 1000))
+def test_twin(prior, mdp, seed):
+    state = run(PSRL(prior), mdp, 5, rng=seed, keep_states=True).states[0]
+    taken, P, R, counts = twin(mdp, prior, 5, seed)
+    visits = np.zeros(state.visits.shape, int)
+    for h, s, a in taken:
+        visits[0 if mdp.stationary else h, s * mdp.n_actions + a] += 1
+    assert np.array_equal(visits, state.visits)
+    for (g, s, a), row in P.items():
+        pair = s * mdp.n_actions + a
+        # Numpy divides by the total where the kernel multiplies by its inverse.
+        assert np.allclose(state.transition[g, :, pair], row, rtol=1e-14, atol=0)
+        assert state.reward[g, pair] == R[g, s, a]
+        assert np.array_equal(state.successor_shape[g, pair], counts[g, s, a])
+
+
+@given(mdp=mdps(), seed=st.integers(0, 1000))
+def test_plan_is_optimal_in_the_model_drawn(mdp, seed):
+    state = run(PSRL(), mdp, 4, rng=seed, keep_states=True).states[0]
+    shape = (len(state.reward), mdp.n_states, mdp.n_actions)
+    rows = np.ascontiguousarray(state.transition.transpose(0, 2, 1)).reshape(*shape, mdp.n_states)
+    reward = np.where(np.isfinite(state.reward), state.reward, 0.0).reshape(shape)
+    if mdp.stationary:
+        rows, reward = rows[0], reward[0]
+    drawn = trl.FiniteHorizonMDP(rows, reward, horizon=mdp.horizon, action_mask=mdp.action_mask)
+    best = trl.backward_induction(drawn)
+    assert np.allclose(state.value, best.value, rtol=0, atol=1e-12 * (1 + mdp.horizon))
+    assert np.allclose(trl.evaluate(drawn, state.policy), best.value, rtol=0, atol=1e-12 * (1 + mdp.horizon))
+
+
+@given(mdp=mdps(), seed=st.integers(0, 1000))
+def test_compiled_and_plain_python_agree_to_the_bit(mdp, seed):
+    truth, tables, marks = driver.judge(mdp), sampler(mdp), np.array([1, 3])
+    outcomes = []
+    for play in (driver.play, plain(driver._cached)):
+        streams = [np.random.default_rng([seed, role]) for role in range(2)]
+        state, record = PSRL().init(problem_of(mdp)), driver.tally(2, truth)
+        play(state, truth, tables, record, marks, 0, 3, False, *streams)
+        outcomes.append([np.asarray(field) for field in (*state, *record)])
+    for one, other in zip(*outcomes, strict=True):
+        assert np.array_equal(one, other, equal_nan=True)
+
+
+def draws(visits, number=4000, prior=1.0):
+    """Models drawn after these visits of the only pair of two states, (probability of state 1, reward) each."""
+    mask = np.array([[True], [True]])
+    state = PSRL(prior).init(Problem(2, 1, 1, 0.0, 1.0, True, mask))
+    for s_next, reward in visits:
+        observe(state, 0, 0, 0, reward, s_next)
+    rng = np.random.default_rng(0)
+    seen = np.zeros((number, 2))
+    for row in seen:
+        sample(state, rng)
+        row[:] = state.transition[0, 1, 0], state.reward[0, 0]
+    return seen
+
+
+@pytest.mark.parametrize("prior", [1.0, 0.3])
+def test_the_model_is_drawn_from_the_posterior(prior):
+    from scipy.stats import beta, kstest
+
+    # A Kolmogorov-Smirnov test at level 1e-4; the seed is fixed.
+    seen = draws([(1, 1.0), (0, 1.0), (1, 0.0), (1, 1.0)], prior=prior)
+    assert kstest(seen[:, 0], beta(prior + 3, prior + 1).cdf).pvalue > 1e-4
+    assert kstest(seen[:, 1], beta(4, 2).cdf).pvalue > 1e-4
+    # The same draws are not those of a posterior that misses one visit.
+    assert kstest(seen[:, 0], beta(prior + 2, prior + 1).cdf).pvalue < 1e-4
+
+
+def test_a_fractional_reward_is_a_success_with_its_own_probability():
+    state = PSRL().init(Problem(1, 1, 1, -2.0, 2.0, True, np.array([[True]])))
+    rng = np.random.default_rng(0)
+    for _ in range(4000):
+        act(state, 0, 0, rng)
+        observe(state, 0, 0, 0, -1.0, 0)
+    # A quarter of the range: four standard deviations are 110.
+    assert abs(state.reward_shape[0, 0, 0] - 1001) <= 110
+    assert state.reward_shape[0, 0].sum() == 4002
+
+
+def test_rows_that_underflow_become_a_vertex():
+    class Silent:
+        def standard_gamma(self, shape):
+            return 0.0
+
+        def integers(self, low, high):
+            return high - 1
+
+    row = np.zeros(3)
+    plain(draw_row)(np.full(3, 0.01), row, Silent())
+    assert row.tolist() == [0.0, 0.0, 1.0]
+
+
+@given(mdp=mdps(masked=False), seed=st.integers(0, 1000))
+def test_it_never_sees_what_it_did_not_visit(mdp, seed):
+    mdp = mdp.to_dense()
+    if mdp.reward_law == "outcome":
+        mdp = mdp.with_reward(mdp.reward, reward_range=mdp.reward_range)
+    before = run(PSRL(), mdp, 3, rng=seed, keep_states=True)
+    shape = (mdp.horizon, mdp.n_states, mdp.n_actions)
+    unseen = np.broadcast_to((before.states[0].visits == 0).reshape(-1, *shape[1:]), shape)
+    transition = np.array(np.broadcast_to(mdp.transition_layers, (*shape, mdp.n_states)))
+    reward = np.array(np.broadcast_to(mdp.reward_layers, shape))
+    transition[unseen] = np.eye(mdp.n_states)[0]
+    reward[unseen] = mdp.reward_range[0]
+    noise = None if mdp.reward_noise is None else np.where(unseen, 0.0, mdp.reward_noise)
+    if mdp.stationary:
+        transition, reward, noise = transition[0], reward[0], None if noise is None else noise[0]
+    other = trl.FiniteHorizonMDP(
+        transition,
+        reward,
+        horizon=mdp.horizon,
+        initial=mdp.initial,
+        reward_law=mdp.reward_law,
+        reward_noise=noise,
+        reward_range=mdp.reward_range,
+    )
+    after = run(PSRL(), other, 3, rng=seed, keep_states=True)
+    for one, two in zip(before.states[0], after.states[0], strict=True):
+        assert np.array_equal(one, two)
+
+
+@given(mdp=mdps(), seed=st.integers(0, 100))
+def test_protocol(mdp, seed):
+    state = PSRL().init(problem_of(mdp))
+    tables, rng = sampler(mdp), np.random.default_rng(seed)
+    before = state.policy.copy()
+    for episode in range(4):
+        sample(state, rng)
+        changed = plan(state, episode)
+        assert changed == (not np.array_equal(before, state.policy))
+        before = state.policy.copy()
+        s = draw_initial(tables, rng)
+        for h in range(mdp.horizon):
+            a = int(act(state, h, s, rng))
+            assert mdp.action_mask[s, a] and chance(state, h, s, a) == 1
+            assert upper_value(state, h, s) == np.inf
+            reward, t = draw_step(tables, h, s, a, rng)
+            observe(state, h, s, a, reward, t)
+            s = t
+
+
+def test_learning():
+    # In its second half it loses less than a quarter of the optimal value on average.
+    mdp = trl.envs.make("riverswim", n_states=4, horizon=12)
+    played = run(PSRL(), mdp, 3000, seeds=4, checkpoints=[1500, 3000])
+    late = played.regret[:, 1] - played.regret[:, 0]
+    assert (late < 0.25 * 1500 * trl.backward_induction(mdp).value[0, 0]).all()
+
+
+@pytest.mark.parametrize("prior", [0.0, -1.0, float("nan"), float("inf"), 0.001])
+def test_bad_settings(prior):
+    with pytest.raises(ValueError, match="prior must be finite and at least"):
+        PSRL(prior)
