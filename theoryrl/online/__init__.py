@@ -11,6 +11,8 @@ __getattr__, __dir__, __all__ = attach(
         "LSVIUCB": "lsvi_ucb",
         "UCBVI": "ucbvi",
         "PSRL": "psrl",
+        "RLSVI": "rlsvi",
+        "UCRL2": "ucrl2",
         "Uniform": "uniform",
         "Problem": "verbs",
         "sample": "verbs",
