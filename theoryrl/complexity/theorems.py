@@ -1,0 +1,8 @@
+"""Registry entries of the complexity measures."""
+
+from __future__ import annotations
+
+from theoryrl.complexity import _theorems_eluder
+from theoryrl.theory.theorem import Theorem
+
+THEOREMS: tuple[Theorem, ...] = (*_theorems_eluder.THEOREMS,)
