@@ -7,6 +7,10 @@ __getattr__, __dir__, __all__ = attach(
     {
         "lsvi_ucb_regret_bound": "lsvi_ucb",
         "min_episodes": "inversion",
+        "epsilon_greedy_lock_regret": "q_learning",
+        "oppo_regret_bound": "oppo",
+        "ucb_b_regret_bound": "q_learning",
+        "ucb_h_regret_bound": "q_learning",
         "ucbvi_regret_bound": "ucbvi",
         "ucbvi_regret_closed_form": "ucbvi",
     },
