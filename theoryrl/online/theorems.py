@@ -1,8 +1,15 @@
 """Every theorem about the online learners; each family of learners has its own file."""
 
-from theoryrl.online import _theorems_lsvi_ucb, _theorems_oppo, _theorems_q_learning, _theorems_ucbvi
+from theoryrl.online import (
+    _theorems_golf,
+    _theorems_lsvi_ucb,
+    _theorems_oppo,
+    _theorems_q_learning,
+    _theorems_ucbvi,
+)
 
 THEOREMS = (
+    *_theorems_golf.THEOREMS,
     *_theorems_lsvi_ucb.THEOREMS,
     *_theorems_oppo.THEOREMS,
     *_theorems_q_learning.THEOREMS,

@@ -5,6 +5,7 @@ from theoryrl._lazy import attach
 __getattr__, __dir__, __all__ = attach(
     __name__,
     {
+        "golf_regret_bound": "golf",
         "lsvi_ucb_regret_bound": "lsvi_ucb",
         "min_episodes": "inversion",
         "epsilon_greedy_lock_regret": "q_learning",
