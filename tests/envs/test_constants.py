@@ -112,6 +112,15 @@ def test_jao_two_state(delta, epsilon, horizon):
         assert (backward_induction(mdp).policy[:-1, 0] == 2).all()
 
 
+def test_jao_copies():
+    mdp = envs.jao_copies(n_states=6, n_actions=3, delta=0.2, epsilon=0.1, special=1 + 3 * 2 + 9 * 0, horizon=7)
+    one = envs.jao_two_state(n_actions=3, delta=0.2, epsilon=0.1, horizon=7)
+    plan = backward_induction(mdp)
+    assert plan.policy[0, ::2].tolist() == [1, 2, 0]
+    assert optimal(mdp) == pytest.approx(optimal(one), abs=1e-12)
+    assert mdp.initial.tolist() == pytest.approx([1 / 3, 0] * 3)
+
+
 @pytest.mark.parametrize(
     "n_states, n_actions, depth", [(4, 2, 1), (6, 2, 2), (10, 2, 3), (4, 3, 1), (7, 3, 2), (16, 3, 3)]
 )

@@ -55,6 +55,59 @@ def jao_two_state(
 
 
 @family
+def jao_copies(
+    *,
+    n_states: int = 6,
+    n_actions: int = 2,
+    delta: float = 0.1,
+    epsilon: float = 0.05,
+    special: int = 0,
+    horizon: int = 20,
+) -> FiniteHorizonMDP:
+    """S/2 copies of `jao_two_state`, each with a better action of its own; every episode starts in a random copy.
+
+    Copy c has the states 2c, which pays 0, and 2c + 1, which pays 1; episodes start in one of the states 2c, each with
+    probability 2/S. What is learnt in one copy says nothing about the others.
+
+    Parameters
+    ----------
+    n_states : int
+        S, even, at least 2.
+    n_actions : int
+        A, at least 1.
+    delta, epsilon : float
+        delta in (0, 1], epsilon in [0, 1 - delta].
+    special : int
+        In 0..A^(S/2)-1: its digit of weight A^c is the better action of copy c.
+    horizon : int
+        H, at least 1.
+
+    Notes
+    -----
+    Known constants: the optimal value is that of `jao_two_state`.
+
+    References
+    ----------
+    Jaksch, Ortner and Auer (2010), Theorem 5, whose copies are joined by a tree; here the start chooses one.
+    """
+    n_states = require_int(n_states, 2, "n_states")
+    if n_states % 2:
+        raise ValueError(f"n_states must be even, not {n_states}")
+    n_actions = require_int(n_actions, 1, "n_actions")
+    copies = n_states // 2
+    special = _index(special, n_actions**copies, "special", "choices of better actions")
+    transition = np.zeros((n_states, n_actions, n_states))
+    for copy in range(copies):
+        special, action = divmod(special, n_actions)
+        one = jao_two_state(n_actions=n_actions, delta=delta, epsilon=epsilon, special=action, horizon=horizon)
+        pair = slice(2 * copy, 2 * copy + 2)
+        transition[pair, :, pair] = one.transition
+    reward = np.tile(one.reward, (copies, 1))
+    initial = np.tile([1.0, 0.0], copies) / copies
+    return FiniteHorizonMDP(transition, reward, horizon=horizon, initial=initial)
+
+
+@family
 def hard_episodic(
     *,
     n_states: int = 6,

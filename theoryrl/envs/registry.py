@@ -20,6 +20,7 @@ FAMILIES = {
     "deep_sea": "deep_sea",
     "binary_tree": "tree",
     "jao_two_state": "lower_bounds",
+    "jao_copies": "lower_bounds",
     "hard_episodic": "lower_bounds",
     "garnet": "randoms",
     "random_dense": "randoms",

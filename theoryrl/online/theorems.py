@@ -2,6 +2,7 @@
 
 from theoryrl.online import (
     _theorems_golf,
+    _theorems_lower_bounds,
     _theorems_lsvi_ucb,
     _theorems_oppo,
     _theorems_q_learning,
@@ -10,6 +11,7 @@ from theoryrl.online import (
 
 THEOREMS = (
     *_theorems_golf.THEOREMS,
+    *_theorems_lower_bounds.THEOREMS,
     *_theorems_lsvi_ucb.THEOREMS,
     *_theorems_oppo.THEOREMS,
     *_theorems_q_learning.THEOREMS,

@@ -6,6 +6,9 @@ __getattr__, __dir__, __all__ = attach(
     __name__,
     {
         "golf_regret_bound": "golf",
+        "bpi_lower_bound": "lower_bounds",
+        "domingues_lower_bound": "lower_bounds",
+        "jao_lower_bound": "lower_bounds",
         "lsvi_ucb_regret_bound": "lsvi_ucb",
         "min_episodes": "inversion",
         "epsilon_greedy_lock_regret": "q_learning",
