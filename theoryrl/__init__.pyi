@@ -1,6 +1,6 @@
 # What `import theoryrl` offers, for type checkers and editors; a test keeps it equal to __init__.py.
 
-from theoryrl import classes, envs, lab, mdp, offline, online, testing, theory, viz
+from theoryrl import classes, complexity, envs, lab, mdp, offline, online, testing, theory, viz
 from theoryrl.mdp.batch import BatchPlan, backward_induction_batch, backward_induction_rewards
 from theoryrl.mdp.certify import Certificate, certify
 from theoryrl.mdp.dataset import Dataset
@@ -50,6 +50,7 @@ __all__ = [
     "bellman",
     "certify",
     "classes",
+    "complexity",
     "envs",
     "evaluate",
     "evaluate_discounted",
