@@ -6,6 +6,7 @@ from theoryrl.online import (
     _theorems_lsvi_ucb,
     _theorems_oppo,
     _theorems_q_learning,
+    _theorems_rmax,
     _theorems_ucbvi,
 )
 
@@ -15,5 +16,6 @@ THEOREMS = (
     *_theorems_lsvi_ucb.THEOREMS,
     *_theorems_oppo.THEOREMS,
     *_theorems_q_learning.THEOREMS,
+    *_theorems_rmax.THEOREMS,
     *_theorems_ucbvi.THEOREMS,
 )
