@@ -120,6 +120,26 @@ def solve(
 
 
 @app.command()
+def complexity(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="gymnasium:ID, a name of `theoryrl envs`, or a file.")],
+    assignments: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="The model's parameters.")
+    ] = None,
+    horizon: Horizon = None,
+    budget: Annotated[
+        float | None,
+        typer.Option("--budget", help="Multiplications that one measure may take.  [default: 2e10]"),
+    ] = None,
+    as_json: Json = False,
+) -> int:
+    """Measure how hard a model is: coverability, ranks, gaps, variances, diameter, mixing; with their sources."""
+    from theoryrl.cli.measuring import report
+    from theoryrl.cli.models import resolve
+
+    return report(resolve(model, assignments or [], horizon), budget, as_json)
+
+
+@app.command()
 def run(
     experiment: Annotated[Path, typer.Argument(metavar="EXPERIMENT", help="A Python file that defines EXPERIMENT.")],
     seeds: Annotated[
