@@ -128,31 +128,38 @@ def _in_order(step: NDArray, trajectory: NDArray, wanted: NDArray, horizon: int)
 
 
 class Tables(NamedTuple):
-    """Counts per layer: visits (H, S, A), transitions (H, S, A, S), sums of rewards (H, S, A) and of their squares."""
+    """Counts per layer: visits (H, S, A), transitions (H, S, A, S), sums of rewards (H, S, A)."""
 
     visits: NDArray[np.float64]
     transitions: NDArray[np.float64]
     reward_sums: NDArray[np.float64]
-    reward_squares: NDArray[np.float64]
 
 
 def tables(data: Dataset, staged: bool = True) -> Tables:
     """Counts per layer; without `staged` every layer gets the counts of all layers together."""
     require_data(data)
     counts = data.counts(staged)
-    shape = (data.horizon, data.n_states, data.n_actions)
-    where = (data.step if staged else np.zeros_like(data.step), data.state, data.action)
-    place = np.ravel_multi_index(where, shape)
-    squares = np.bincount(place, weights=data.reward**2, minlength=int(np.prod(shape))).reshape(shape)
 
     def spread(table: NDArray) -> NDArray[np.float64]:
         full = table if staged else np.broadcast_to(table, (data.horizon, *table.shape))
         return np.ascontiguousarray(full, np.float64)
 
-    squares = squares if staged else np.broadcast_to(squares[0], shape)
-    return Tables(
-        spread(counts.visits), spread(counts.transitions), spread(counts.reward_sums), np.ascontiguousarray(squares)
-    )
+    return Tables(spread(counts.visits), spread(counts.transitions), spread(counts.reward_sums))
+
+
+def reward_squares(data: Dataset, staged: bool = True) -> NDArray[np.float64]:
+    """Sums of squared rewards, (H, S, A), of the same rows as `tables`."""
+    shape = (data.horizon, data.n_states, data.n_actions)
+    where = (data.step if staged else np.zeros_like(data.step), data.state, data.action)
+    sums = np.bincount(np.ravel_multi_index(where, shape), weights=data.reward**2, minlength=int(np.prod(shape)))
+    table = np.asarray(sums.reshape(shape), np.float64)
+    return table if staged else np.ascontiguousarray(np.broadcast_to(table[0], shape))
+
+
+def n_trajectories(data: Dataset) -> int:
+    """How many trajectories the rows are of."""
+    steps = np.diff(require_data(data).trajectory)
+    return int(np.count_nonzero(steps)) + 1 if (steps >= 0).all() else int(np.unique(data.trajectory).size)
 
 
 def start_of(data: Dataset, initial: ArrayLike | int | None) -> NDArray[np.float64]:

@@ -10,7 +10,18 @@ from numpy.typing import ArrayLike, NDArray
 
 from theoryrl.mdp._checks import sealed
 from theoryrl.mdp.dataset import Dataset
-from theoryrl.offline._data import Uncovered, episodes, flow, policy_table, start_of, tables, weight_table
+from theoryrl.offline._data import (
+    Tables,
+    Uncovered,
+    episodes,
+    flow,
+    n_trajectories,
+    policy_table,
+    reward_squares,
+    start_of,
+    tables,
+    weight_table,
+)
 from theoryrl.offline.estimate import Estimate
 
 
@@ -63,14 +74,16 @@ def marginalised_sampling(
         return Estimate.mean(terms, method, True)
     pi, start, counts = policy_table(target, data, "target"), start_of(data, initial), tables(data, staged)
     method = "marginalised importance sampling"
-    n = int(np.unique(data.trajectory).size)
+    n = n_trajectories(data)
     solved = flow(counts, pi, start)
     if solved.uncovered:
         return Estimate.refused(method, False, n, solved.uncovered)
     mean = counts.reward_sums / np.maximum(counts.visits, 1.0)
     return Estimate(
         float((solved.occupancy * mean).sum()),
-        plug_in_error(counts, pi, start, solved.occupancy, n if initial is None else None),
+        plug_in_error(
+            counts, reward_squares(data, staged), pi, start, solved.occupancy, n if initial is None else None
+        ),
         method,
         False,
         n,
@@ -78,12 +91,17 @@ def marginalised_sampling(
 
 
 def plug_in_error(
-    counts: Any, target: NDArray, start: NDArray, occupancy: NDArray[np.float64], starts: int | None
+    counts: Tables,
+    squares: NDArray[np.float64],
+    target: NDArray[np.float64],
+    start: NDArray[np.float64],
+    occupancy: NDArray[np.float64],
+    starts: int | None,
 ) -> float:
     """Standard error of the empirical model's value: sqrt(Var_start(V_0) / n + sum_z d(z)^2 Var(r + V | z) / N(z)).
 
     First-order (delta method) variance with the pairs' counts given; `starts` is the number of starts drawn, None if
-    the start is known.
+    the start is known; `squares` sums squared rewards.
     """
     horizon = target.shape[0]
     later = np.zeros(target.shape[1])
@@ -92,7 +110,7 @@ def plug_in_error(
         visits = np.maximum(counts.visits[h], 1.0)
         mean, future = counts.reward_sums[h] / visits, counts.transitions[h] / visits[..., np.newaxis]
         # Reward and successor are taken for uncorrelated given the pair; the counts do not hold their product.
-        spread = np.maximum(counts.reward_squares[h] / visits - mean**2, 0.0)
+        spread = np.maximum(squares[h] / visits - mean**2, 0.0)
         spread = spread + np.maximum(future @ later**2 - (future @ later) ** 2, 0.0)
         total += float((occupancy[h] ** 2 * spread / visits).sum())
         later = (target[h] * (mean + future @ later)).sum(axis=-1)
