@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from theoryrl.online._ucbvi_kernels import BERNSTEIN_LINEAR, BERNSTEIN_ROOT
 from theoryrl.online.bounds import _common, min_episodes, ucbvi_regret_bound, ucbvi_regret_closed_form
-from theoryrl.online.ucbvi import BERNSTEIN_LINEAR, BERNSTEIN_ROOT
 
 SIZES = {"n_states": 3, "n_actions": 2, "horizon": 4, "delta": 0.05}
 

@@ -20,6 +20,7 @@ __getattr__, __dir__, __all__ = attach(
         "RLSVI": "rlsvi",
         "RMax": "rmax",
         "UCRL2": "ucrl2",
+        "UCBVIRTDP": "ucbvi_rtdp",
         "Uniform": "uniform",
         "Problem": "verbs",
         "sample": "verbs",

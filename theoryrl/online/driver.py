@@ -11,7 +11,10 @@ from theoryrl._jit import compiled, kernel
 from theoryrl.mdp.model import FiniteHorizonMDP
 from theoryrl.mdp.planning import backward_induction
 from theoryrl.mdp.sampling import draw_initial, draw_step
-from theoryrl.online.verbs import act, chance, observe, plan, sample, upper_value
+from theoryrl.online.verbs import VISITED, act, chance, observe, plan, sample, upper_value
+
+# Sets of states as bits of one integer; two states may share a bit, then a value is computed that does not differ.
+BITS = 31
 
 
 class Judge(NamedTuple):
@@ -27,6 +30,7 @@ class Judge(NamedTuple):
     optimal: NDArray[np.float64]  # (H + 1, S)
     optimal_value: float  # at the initial distribution
     staged: bool
+    reads: NDArray[np.int64]  # bits of the successors of each row: bit s' & BITS
 
 
 def judge(mdp: FiniteHorizonMDP) -> Judge:
@@ -47,6 +51,7 @@ def judge(mdp: FiniteHorizonMDP) -> Judge:
         np.ascontiguousarray(optimal),
         float(mdp.initial @ optimal[0]),
         rows.staged,
+        _bits(rows.indptr, rows.indices),
     )
 
 
@@ -62,6 +67,13 @@ def _reach(indptr, successor, n_actions, staged, reachable):
                     reachable[h + 1, successor[i]] = True
 
 
+def _bits(indptr: NDArray[np.int64], successor: NDArray[np.uint32]) -> NDArray[np.int64]:
+    bits = np.append(np.int64(1) << (successor.astype(np.int64) & BITS), np.int64(0))
+    reads = np.bitwise_or.reduceat(bits, indptr[:-1])
+    reads[np.diff(indptr) == 0] = 0
+    return reads
+
+
 class Tally(NamedTuple):
     """What is written down during a run, one entry per checkpoint, and the running totals."""
 
@@ -70,6 +82,8 @@ class Tally(NamedTuple):
     collected: NDArray[np.float64]  # (C,) rewards received so far
     chances: NDArray[np.float64]  # (H, S, A) of the actions under the current policy, where it is reachable
     value: NDArray[np.float64]  # (H + 1, S) value of the current policy, where it is reachable
+    reads: NDArray[np.int64]  # (H, S) bits of the successors under the current policy
+    trail: NDArray[np.int64]  # (H,) states of the last episode
     running: NDArray[np.float64]  # [total regret, current regret, total reward, least upper_value - V*]
 
 
@@ -78,7 +92,8 @@ def tally(n_checkpoints: int, truth: Judge) -> Tally:
     regret, episode_regret, collected = (np.full(n_checkpoints, np.nan) for _ in range(3))
     shape = (truth.optimal.shape[0] - 1, *truth.reward.shape[1:])
     chances, value = np.full(shape, np.nan), np.zeros(truth.optimal.shape)
-    return Tally(regret, episode_regret, collected, chances, value, np.array([0.0, np.nan, 0.0, np.inf]))
+    reads, trail = np.zeros(shape[:2], np.int64), np.zeros(shape[0], np.int64)
+    return Tally(regret, episode_regret, collected, chances, value, reads, trail, np.array([0.0, np.nan, 0.0, np.inf]))
 
 
 def _play(learner, truth, sampler, record, checkpoints, first, last, watch, environment_rng, learner_rng):
@@ -92,19 +107,32 @@ def _play(learner, truth, sampler, record, checkpoints, first, last, watch, envi
         sample(learner, learner_rng)
         changed = plan(learner, episode)
         if changed or episode == 0:
-            stale = False  # values stand at the layers after the last one where the policy changed
+            everywhere = changed != VISITED or episode == 0
+            moved = 0  # bits of the states whose value differs at the layer after
             for h in range(horizon - 1, -1, -1):
+                stale, moved = moved, 0
+                begin, end = layer_start[h], layer_start[h + 1]
+                if not everywhere and stale == 0:
+                    begin, end = 0, 1  # the state that was visited, alone
                 row_layer = h * n_states * n_actions if truth.staged else 0
                 reward_here = reward_mean[h if reward_mean.shape[0] > 1 else 0]
-                chances, value_here, value_next = record.chances[h], value[h], value[h + 1]
-                for k in range(layer_start[h], layer_start[h + 1]):
-                    s = reachable[k]
-                    for a in range(n_actions):
-                        weight = chance(learner, h, s, a)
-                        if weight != chances[s, a]:
-                            chances[s, a] = weight
-                            stale = True
-                    if stale:
+                chances, reads, value_here, value_next = record.chances[h], record.reads[h], value[h], value[h + 1]
+                visited = record.trail[h]
+                for k in range(begin, end):
+                    s = reachable[k] if everywhere or stale != 0 else visited
+                    differs = False
+                    if everywhere or s == visited:
+                        for a in range(n_actions):
+                            weight = chance(learner, h, s, a)
+                            if weight != chances[s, a]:
+                                chances[s, a] = weight
+                                differs = True
+                        if differs:
+                            reads[s] = 0
+                            for a in range(n_actions):
+                                if chances[s, a] > 0.0:
+                                    reads[s] |= truth.reads[row_layer + s * n_actions + a]
+                    if differs or reads[s] & stale:
                         total = 0.0
                         for a in range(n_actions):
                             if chances[s, a] > 0.0:
@@ -113,11 +141,14 @@ def _play(learner, truth, sampler, record, checkpoints, first, last, watch, envi
                                 for i in range(indptr[row], indptr[row + 1]):
                                     outcome += probability[i] * value_next[successor[i]]
                                 total += chances[s, a] * outcome
-                        value_here[s] = total
-            start = 0.0
-            for s in range(n_states):
-                start += initial[s] * value[0, s]
-            running[1] = truth.optimal_value - start
+                        if total != value_here[s]:
+                            value_here[s] = total
+                            moved |= 1 << (s & BITS)
+            if moved != 0 or episode == 0:
+                start = 0.0
+                for s in range(n_states):
+                    start += initial[s] * value[0, s]
+                running[1] = truth.optimal_value - start
         if watch:
             for h in range(horizon):
                 for s in range(n_states):
@@ -128,6 +159,7 @@ def _play(learner, truth, sampler, record, checkpoints, first, last, watch, envi
         s = draw_initial(sampler, environment_rng)
         for h in range(horizon):
             a = act(learner, h, s, learner_rng)
+            record.trail[h] = s
             reward, s_next = draw_step(sampler, h, s, a, environment_rng)
             observe(learner, h, s, a, reward, s_next)
             running[2] += reward

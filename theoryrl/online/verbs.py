@@ -15,6 +15,8 @@ import numpy as np
 from numba.extending import overload
 from numpy.typing import NDArray
 
+VISITED = 2  # an answer of `plan`
+
 
 class Problem(NamedTuple):
     """All that a learner is told: sizes, range of rewards, allowed actions, whether the dynamics are stationary.
@@ -68,8 +70,12 @@ def sample(learner: Any, rng: np.random.Generator) -> None:
 
 
 @_verb
-def plan(learner: Any, episode: int) -> bool:
-    """Prepare for episode number `episode` (from 0); return whether the policy may differ from the last episode's."""
+def plan(learner: Any, episode: int) -> int:
+    """Prepare for episode number `episode` (from 0); return whether the policy may differ from the last episode's.
+
+    False, True, or `VISITED`: at the layers and states that the last episode went through, and nowhere else. The less
+    is said to differ, the less the driver evaluates.
+    """
     raise TypeError(f"{type(learner).__name__} does not implement plan")
 
 

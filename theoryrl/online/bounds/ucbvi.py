@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from theoryrl.mdp._checks import require_int
+from theoryrl.online._ucbvi_kernels import BERNSTEIN_LINEAR, BERNSTEIN_ROOT
 from theoryrl.online.bounds._common import checked, sum_over_visits
-from theoryrl.online.ucbvi import BERNSTEIN_LINEAR, BERNSTEIN_ROOT
 
 
 def ucbvi_regret_bound(
