@@ -98,7 +98,7 @@ def sweep(trail, estimate, successor, count, arrivals, table, values, policies, 
                         i += 1
                     mean /= n
                     known = estimate[g, s, a, REWARD] + mean
-                    if kind == BERNSTEIN or kind == AZAR_BF:
+                    if kind in (BERNSTEIN, AZAR_BF):
                         variance, unsure = 0.0, 0.0
                         for j in range(i):
                             s_next = successor[g, s, a, j]

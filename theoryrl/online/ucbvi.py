@@ -5,9 +5,10 @@
 with Q_h = H - h where (s, a) was never seen. Everything inside is in units of the reward range: (r - low) / width.
 
 Deviations from the paper, each of which keeps or sharpens the guarantee: rewards are estimated, not known; the value at
-layer h is capped at the H - h steps to go, not at H; the bonuses hold at every sample size at once, so that the number
-of episodes need not be known; the constants are those of the proof in the documentation (page UCBVI), not the paper's
-7 H L.
+layer h is capped at the H - h steps to go, not at H; our own bonuses hold at every sample size at once, so that the
+number of episodes need not be known, with the constants of the proof in the documentation (page UCBVI). The paper's
+bonuses are "azar-ch" and "azar-bf". The first is wide enough to cover unknown rewards as well, the second is not: it
+has no term for them, and comes without a theorem here.
 """
 
 from __future__ import annotations
@@ -85,8 +86,8 @@ class UCBVI:
     bonus : {"hoeffding", "bernstein", "azar-ch", "azar-bf"}
         b_h = (H - h) sqrt(l_n / (2 n)) with l_n = log(6 S A H n (n + 1) / delta); or the empirical Bernstein form, see
         the documentation. The last two are the paper's own, with L = ln(5 S A T / delta), T = H episodes:
-        7 H L sqrt(1 / n), and sqrt(8 L Var / n) + 14 H L / (3 n) + sqrt(8 sum P^ min{100^2 H^3 S^2 A L^2 / N', H^2} / n),
-        N' the visits of the successor at the next layer.
+        7 H L sqrt(1 / n), and sqrt(8 L Var / n) + 14 H L / (3 n) + sqrt(8 sum P^ min{100^2 H^3 S^2 A L^2 / N', H^2} /
+        n), N' the visits of the successor at the next layer.
     scale : float
         Multiplies the bonus. Anything but 1 gives up the proof: `provable` is then False.
     replan : {"always", "doubling"}
