@@ -10,7 +10,7 @@ from theoryrl.classes import FiniteClass, LinearClass
 from theoryrl.envs import block_mdp, exogenous, linear_mdp, riverswim
 from theoryrl.mdp.model import FiniteHorizonMDP
 from theoryrl.mdp.planning import backward_induction, greedy
-from theoryrl.testing.strategies import mdps
+from theoryrl.testing import finite_classes, mdps, product_classes, weight_classes
 
 KINDS = ("consistent", "optimistic", "bad-policy", "random")
 
@@ -223,3 +223,60 @@ def test_the_linear_family_is_realizable_and_complete_without_work():
     cls = LinearClass(linear.features, linear.mdp.horizon)
     assert classes.realizability(cls, linear.mdp)
     assert classes.completeness(cls, linear.mdp)
+
+
+@given(st.data())
+def test_the_closure_is_closed_and_smallest(data):
+    mdp = data.draw(mdps(max_states=3, max_actions=2, max_horizon=3))
+    cls = data.draw(product_classes(mdp))
+    closed = classes.bellman_closure(cls, mdp)
+    assert classes.completeness(closed, mdp)
+    assert classes.realizability(closed, mdp)
+    for h, (before, after) in enumerate(zip(cls.layers, closed.layers, strict=True)):
+        assert np.array_equal(after[: len(before)], before)
+        # Each member that was added is an image, and missing without it.
+        for k in range(len(before), len(after)):
+            layers = list(closed.layers)
+            layers[h] = np.delete(after, k, axis=0)
+            check = classes.completeness(classes.ProductClass(layers), mdp, tolerance=0.0)
+            assert check.violation > 0
+    again = classes.bellman_closure(closed, mdp)
+    assert again.sizes == closed.sizes
+
+
+@given(st.data())
+def test_strategies_give_what_they_say(data):
+    mdp = data.draw(mdps(max_states=3, max_actions=2, max_horizon=3, reward_bounds=(-1.0, 2.0)))
+    low, high = mdp.reward_range
+    cls = data.draw(finite_classes(mdp, realizable=True))
+    assert classes.realizability(cls, mdp)
+    left = np.arange(mdp.horizon, 0, -1.0)[:, None, None]
+    product = data.draw(product_classes(mdp))
+    for h, layer in enumerate(product.layers):
+        assert ((layer >= left[h] * low) & (layer <= left[h] * high)).all()
+    data.draw(weight_classes(mdp)).require_fits(mdp)
+
+
+def test_the_class_on_which_golf_fails():
+    """Two layers: at s0, 0.3 for stopping or on to u, where the arms pay 0.8 and 0.1."""
+    transition = np.zeros((3, 2, 3))
+    transition[0, 0, 2] = transition[0, 1, 1] = transition[1, :, 2] = transition[2, :, 2] = 1
+    reward = np.array([[0.3, 0.0], [0.8, 0.1], [0.0, 0.0]])
+    mdp = FiniteHorizonMDP(transition, reward, horizon=2, reward_law="bernoulli")
+    optimal = backward_induction(mdp).q
+    assert optimal[0, 0].tolist() == [0.3, 0.8]
+    bad = optimal.copy()
+    bad[0, 0, 1] += 1e-6
+    bad[1, 1] = [0.0, 0.1]
+    cls = FiniteClass(np.stack([optimal, bad]))
+    assert classes.realizability(cls, mdp)
+    assert loss(mdp, bad) == pytest.approx(0.7)
+    # T f_bad is 0.1 for going on, and no member says so: the nearest is 0.7 away.
+    check = classes.completeness(cls, mdp)
+    assert not check
+    assert check.violation == pytest.approx(0.7)
+    assert (check.layer, check.member, check.pair) == (0, 1, (0, 1))
+    # The closure is the remedy.
+    assert classes.completeness(
+        classes.bellman_closure(classes.ProductClass(list(cls.values.swapaxes(0, 1))), mdp), mdp
+    )

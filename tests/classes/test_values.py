@@ -5,6 +5,8 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from theoryrl.classes import (
     FiniteClass,
@@ -102,3 +104,25 @@ def test_linear_members_are_tables():
     values = cls.values([[1.0, 0.0], [0.0, 2.0]])
     assert values[0].tolist() == features[..., 0].tolist()
     assert values[1].tolist() == (2 * features[..., 1]).tolist()
+
+
+extended = st.floats(0, 10) | st.just(np.inf)
+
+
+@given(
+    st.lists(extended, min_size=1, max_size=4),
+    st.lists(extended, min_size=4, max_size=4),
+    st.floats(0, 5),
+    st.floats(0, 5),
+)
+def test_clipping_is_idempotent_monotone_and_a_contraction(first, second, low, high):
+    low, high = min(low, high), max(low, high)
+    w, v = np.array(first), np.array(second[: len(first)])
+    assert np.array_equal(clip_weights(clip_weights(w, high), high), clip_weights(w, high))
+    assert (clip_weights(w, low) <= clip_weights(w, high)).all()
+    assert (clip_weights(np.minimum(w, v), high) <= clip_weights(w, high)).all()
+    assert np.array_equal(clip_weights(-w, high), -clip_weights(w, high))
+    finite = np.isfinite(w) & np.isfinite(v)
+    w_cut, v_cut = clip_weights(w, high)[finite], clip_weights(v, high)[finite]
+    assert (np.abs(w_cut - v_cut) <= np.abs(w[finite] - v[finite])).all()
+    assert (clip_weights(w, high)[np.isinf(w)] == high).all()

@@ -10,7 +10,9 @@ __getattr__, __dir__, __all__ = attach(
         ("WeightClass", "density_ratio", "ratio_class", "mixture_ratio_class", "mixture_lift", "clip_weights"),
         "weights",
     )
-    | dict.fromkeys(("realizable_class", "complete_class", "model_class", "decoder_lift"), "builders")
+    | dict.fromkeys(
+        ("realizable_class", "complete_class", "bellman_closure", "model_class", "decoder_lift"), "builders"
+    )
     | dict.fromkeys(("ClassCheck", "realizability", "completeness", "policy_closure", "ratio_realizability"), "checks")
     | {"bellman_images": "backups"},
 )

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from theoryrl.classes import _distractors as distractors
+from theoryrl.classes.backups import Backups
 from theoryrl.classes.linear import LinearClass
 from theoryrl.classes.values import FiniteClass, ProductClass, best
 from theoryrl.classes.weights import WeightClass
@@ -117,6 +118,44 @@ def complete_class(
             fresh = distractors.raised_layer(frame, h, n_distractors, generator)
         layers.append(np.concatenate([images, fresh]))
         values = best(layers[-1], mdp.action_mask)
+    return ProductClass(layers[::-1])
+
+
+def bellman_closure(cls: ProductClass, mdp: FiniteHorizonMDP) -> ProductClass:
+    """The smallest product class that contains a given one and is closed under the Bellman operator.
+
+    C_{H-1} = F_{H-1} + {r_{H-1}},   C_h = F_h + {T_h g : g in C_{h+1}}
+
+    Parameters
+    ----------
+    cls : ProductClass
+        F.
+    mdp : FiniteHorizonMDP
+
+    Returns
+    -------
+    ProductClass
+        The members of F first and in order, then the images that are not among them (equal within 1e-12 of the largest
+        value, over allowed pairs).
+
+    Raises
+    ------
+    ValueError
+        If the class is for another H, S or A.
+    """
+    require_model(mdp, FiniteHorizonMDP)
+    cls.require_fits(mdp)
+    backups, mask = Backups(mdp), mdp.action_mask
+    layers: list[NDArray[np.float64]] = []
+    values = np.zeros((1, mdp.n_states))
+    for h in reversed(range(mdp.horizon)):
+        members = cls.layers[h]
+        for image in backups.apply(h, values):
+            off = np.abs(np.where(mask, members - image, 0.0)).max(axis=(1, 2))
+            if not off.min() <= 1e-12 * max(1.0, float(np.abs(image).max())):
+                members = np.concatenate([members, image[np.newaxis]])
+        layers.append(members)
+        values = best(members, mask)
     return ProductClass(layers[::-1])
 
 

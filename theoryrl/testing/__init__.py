@@ -13,6 +13,9 @@ __getattr__, __dir__, __all__ = attach(
         "policies": "strategies",
         "rewards": "strategies",
         "datasets": "strategies",
+        "finite_classes": "class_strategies",
+        "product_classes": "class_strategies",
+        "weight_classes": "class_strategies",
         "naive": "=naive",
     },
 )
