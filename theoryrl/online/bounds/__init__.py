@@ -12,6 +12,7 @@ __getattr__, __dir__, __all__ = attach(
         "lsvi_ucb_regret_bound": "lsvi_ucb",
         "min_episodes": "inversion",
         "epsilon_greedy_lock_regret": "q_learning",
+        "olive_episode_bound": "olive",
         "oppo_regret_bound": "oppo",
         "rmax_mistake_bound": "rmax",
         "rmax_regret_bound": "rmax",
