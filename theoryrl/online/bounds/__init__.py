@@ -6,6 +6,7 @@ __getattr__, __dir__, __all__ = attach(
     __name__,
     {
         "golf_regret_bound": "golf",
+        "hyq_regret_bound": "hyq",
         "bpi_lower_bound": "lower_bounds",
         "domingues_lower_bound": "lower_bounds",
         "jao_lower_bound": "lower_bounds",
