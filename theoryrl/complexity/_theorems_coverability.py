@@ -352,7 +352,7 @@ THEOREMS = (
     Theorem(
         key="coverability.cumulative-reachability",
         title="Coverability is the sum of the largest occupancies, and the normalised ones are the best data",
-        + r" Then $C_h(\Pi) = \sum_{s, a} \sup_{\pi \in \Pi} d^\pi_h(s, a)$, attained by "
+        statement=NOTATION + r" Then $C_h(\Pi) = \sum_{s, a} \sup_{\pi \in \Pi} d^\pi_h(s, a)$, attained by "
         r"$\mu \propto \sup_\pi d^\pi_h$. For $\Pi$ all policies, history-dependent ones included, "
         r"$C_h = \sum_s A(s) \rho_h(s)$ with $\rho_h(s) = \max_\pi P^\pi(s_h = s) = \langle \mu_0, U_0 \rangle$, "
         r"$U_h = 1\{s\}$, $U_j(x) = \max_a \sum_t P_j(t | x, a) U_{j+1}(t)$.",
