@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,10 +13,11 @@ from hypothesis import strategies as st
 import theoryrl as trl
 from theoryrl._jit import plain
 from theoryrl.mdp.sampling import draw_initial, draw_step, sampler
-from theoryrl.online import PSRL, Problem, driver, run
+from theoryrl.online import PSRL, Problem, driver, psrl_bayes_regret_bound, run
 from theoryrl.online.psrl import draw_row
 from theoryrl.online.verbs import act, chance, observe, plan, sample, upper_value
 from theoryrl.testing import mdps
+from theoryrl.theory import get, verify
 
 
 def problem_of(mdp):
@@ -214,3 +218,62 @@ def test_learning():
 def test_bad_settings(prior):
     with pytest.raises(ValueError, match="prior must be finite and at least"):
         PSRL(prior)
+
+
+@pytest.mark.parametrize("stationary", [True, False])
+def test_bound_against_plain_sums(stationary):
+    S, A, H, K = 2, 3, 4, 60_000
+    groups = 1 if stationary else H
+    visits = K * H / (S * A * groups)
+
+    def width(n):
+        if n == 0:
+            return 1.0
+        reward = 2 * math.sqrt(math.log(4 * groups * S * A * K) / (2 * (n + 3)))
+        row = math.sqrt(2 * (S * math.log(2) + math.log(2 * groups * S * A * K)) / (n + 1))
+        return min(1.0, max(reward, row))
+
+    summed = sum(width(n) for n in range(int(visits)))
+    summed += (visits - int(visits)) * width(int(visits))
+    main = H * S * A * (H - 1 + summed) if stationary else H * (H + 1) / 2 * S * A * summed
+    sizes = {"n_states": S, "n_actions": A, "horizon": H, "stationary": stationary}
+    bound = psrl_bayes_regret_bound([K, K // 2, 1], **sizes, reward_width=3.0)
+    assert math.isclose(bound[0], 3 * (main + 2 * H), rel_tol=1e-9)
+    assert bound[0] < 3 * K * H and bound[1] < bound[0] and bound[2] == 3 * H
+    assert psrl_bayes_regret_bound(K, **sizes).shape == ()
+    with pytest.raises(ValueError, match="episodes must be"):
+        psrl_bayes_regret_bound(0, **sizes)
+
+
+@pytest.mark.parametrize("total", [1.0, 4.0, 40.0])
+def test_posterior_leaves_its_mean_no_more_often_than_the_proof_says(total):
+    # The inequality behind the bound: Beta(a, b) exceeds its mean by t with probability at most exp(-2 (a+b+1) t^2).
+    from scipy.stats import beta
+
+    for share in (0.05, 0.3, 0.5, 0.8):
+        law = beta(share * total, (1 - share) * total)
+        for t in np.linspace(0.01, 1 - share, 40):
+            assert law.sf(share + t) <= math.exp(-2 * (total + 1) * t * t) * (1 + 1e-12)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("key", ["psrl.posterior-sampling", "psrl.bayes-regret"])
+def test_verdict_and_controls(key):
+    report = verify(key, rng=1)
+    assert report.verdict == "consistent" and report.as_expected
+    assert len(report.controls) == 2 and all(control.verdict == "refuted" for control in report.controls)
+
+
+@pytest.mark.slow
+def test_theorems_on_time_varying_sizes_and_on_models_they_are_not_about():
+    bare = dataclasses.replace(get("psrl.bayes-regret"), controls=get("psrl.bayes-regret").controls[:1])
+    staged = trl.random_mdp(2, 2, 3, rng=0, staged=True)
+    assert verify(bare, staged, runs=30).verdict == "consistent"
+    ranks = get("psrl.posterior-sampling").protocol
+    seen = ranks(staged, rng=np.random.SeedSequence(0), runs=200, jobs=None, progress=None)
+    # 20 of 200 are expected to fail; 45 are six standard deviations away.
+    assert 1 <= seen.failures.sum() <= 45 and "time-varying" in seen.models[0]
+    mask = np.array([[True, False], [True, True]])
+    masked = trl.FiniteHorizonMDP(np.full((2, 2, 2), 0.5), np.ones((2, 2)), horizon=2, action_mask=mask)
+    report = verify("psrl.bayes-regret", masked)
+    assert report.verdict == "not-applicable" and "forbidden" in report.note

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 import theoryrl as trl
 from theoryrl._jit import plain
 from theoryrl.mdp.sampling import draw_initial, draw_step, sampler
-from theoryrl.online import UCRL2, Problem, driver, run
+from theoryrl.online import UCRL2, Problem, driver, run, ucrl2_regret_bound
 from theoryrl.online.ucrl2 import best_expectation
 from theoryrl.online.verbs import act, chance, observe, plan, upper_value
 from theoryrl.testing import mdps
+from theoryrl.theory import get, verify
 
 
 def problem_of(mdp):
@@ -202,3 +203,56 @@ def test_scaled_radii_are_not_provable():
 def test_bad_settings(settings, message):
     with pytest.raises(ValueError, match=message):
         UCRL2(**settings)
+
+
+def cost_of_visits(total, overshoot, width):
+    """The most that `total` visits of one pair can cost when a phase may last `overshoot` visits too long."""
+    cost, n, j = 0.0, 0, 0
+    while j < total:
+        length = max(1, n) + overshoot
+        cost += min(length, total - j) * (1.0 if n == 0 else min(1.0, width(n)))
+        j += length
+        n = j
+    return cost
+
+
+@pytest.mark.parametrize("stationary", [True, False])
+def test_bound_covers_every_course_of_phases(stationary):
+    S, A, H, delta = 2, 2, 3, 0.1
+    groups = 1 if stationary else H
+
+    def width(n):
+        log = math.log(groups * S * A * n * (n + 1) / delta)
+        reward = math.sqrt((math.log(6) + log) / (2 * n))
+        return max(2 * reward, math.sqrt(2 * (S * math.log(2) + math.log(3) + log) / n))
+
+    for K in (20_000, 100_000):
+        steps = [H - h for h in range(H)]
+        if stationary:
+            visits = K * H // (S * A)
+            costs = [cost_of_visits(visits, overshoot, width) for overshoot in range(H)]
+            main = [H * S * A * cost for cost in costs]
+        else:
+            main = [sum(steps) * S * A * cost_of_visits(K // (S * A), 0, width)]
+        noise = math.sqrt(K / 2 * sum(w * w for w in steps) * math.log(3 * K * (K + 1) / delta))
+        bound = float(ucrl2_regret_bound(K, n_states=S, n_actions=A, horizon=H, delta=delta, stationary=stationary))
+        assert bound < K * H
+        assert max(main) + noise <= bound <= 1.5 * (max(main) + noise)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("key", ["ucrl2.optimism", "ucrl2.regret"])
+def test_verdict_and_controls(key):
+    report = verify(key, rng=1)
+    assert report.verdict == "consistent" and report.as_expected
+    assert len(report.controls) == 2 and all(control.verdict == "refuted" for control in report.controls)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("key", ["ucrl2.optimism", "ucrl2.regret"])
+def test_time_varying_model_with_losses(key):
+    mdp = trl.random_mdp(3, 2, 4, rng=5, staged=True)
+    mdp = mdp.with_reward(mdp.reward * -7.0, reward_range=(-7.0, 0.0))
+    protocol = get(key).protocol
+    seen = protocol(mdp, rng=np.random.SeedSequence(1), runs=10, jobs=None, progress=None, episodes=300)
+    assert not seen.failures.any()

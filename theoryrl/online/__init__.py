@@ -47,6 +47,9 @@ __getattr__, __dir__, __all__ = attach(
         "ucb_h_regret_bound": "bounds.q_learning",
         "ucbvi_regret_bound": "bounds.ucbvi",
         "ucbvi_regret_closed_form": "bounds.ucbvi",
+        "psrl_bayes_regret_bound": "bounds.posterior",
+        "rlsvi_regret_bound": "bounds.posterior",
+        "ucrl2_regret_bound": "bounds.ucrl2",
         "min_episodes": "bounds.inversion",
     },
 )

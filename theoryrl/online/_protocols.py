@@ -116,15 +116,16 @@ def value_rounding(mdp: FiniteHorizonMDP) -> float:
 
 
 def learner_rounding(mdp: FiniteHorizonMDP, episodes: int) -> float:
-    """How far UCBVI's table of values (Hoeffding bonus) can be from what its formulas give on the same data.
+    """How far the table of values of UCBVI (Hoeffding bonus) or UCRL2 can be from its formulas on the same data.
 
-    In units of the reward range a backup errs by (S + 1) u H in the mean of the successors' values, (n + 4) u in the
+    In units of the reward range a backup errs by (S + 1) u H in the mean of the successors' values (S u H more where
+    UCRL2 takes mass away from them, a difference of S terms at most), (n + 4) u in the
     mean of n <= K H rewards, 20 u 2H in a bonus that matters (beyond 2H the cap H - h decides) and 9 u H in the sums.
     Minima and maxima add nothing. Returning to units of reward adds three more roundings of numbers up to H |limit|.
     """
     low, high = mdp.reward_range
     horizon, width = mdp.horizon, high - low
-    backup = (mdp.n_states + 1) * horizon + episodes * horizon + 4 + 49 * horizon
+    backup = (2 * mdp.n_states + 1) * horizon + episodes * horizon + 4 + 49 * horizon
     return U * horizon * (backup * width + 8 * horizon * max(abs(low), abs(high))) * (1 + 2.0**-30)
 
 

@@ -7,9 +7,11 @@ from theoryrl.online import (
     _theorems_lsvi_ucb,
     _theorems_olive,
     _theorems_oppo,
+    _theorems_posterior,
     _theorems_q_learning,
     _theorems_rmax,
     _theorems_ucbvi,
+    _theorems_ucrl2,
 )
 
 THEOREMS = (
@@ -19,7 +21,9 @@ THEOREMS = (
     *_theorems_lsvi_ucb.THEOREMS,
     *_theorems_olive.THEOREMS,
     *_theorems_oppo.THEOREMS,
+    *_theorems_posterior.THEOREMS,
     *_theorems_q_learning.THEOREMS,
     *_theorems_rmax.THEOREMS,
     *_theorems_ucbvi.THEOREMS,
+    *_theorems_ucrl2.THEOREMS,
 )

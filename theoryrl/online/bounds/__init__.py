@@ -20,7 +20,10 @@ __getattr__, __dir__, __all__ = attach(
         "rmax_visits": "rmax",
         "ucb_b_regret_bound": "q_learning",
         "ucb_h_regret_bound": "q_learning",
+        "psrl_bayes_regret_bound": "posterior",
+        "rlsvi_regret_bound": "posterior",
         "ucbvi_regret_bound": "ucbvi",
         "ucbvi_regret_closed_form": "ucbvi",
+        "ucrl2_regret_bound": "ucrl2",
     },
 )
