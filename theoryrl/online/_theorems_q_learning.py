@@ -143,8 +143,8 @@ _h_regret = partial(regret_protocol, learner=UCBH(DELTA), bound=ucb_h_regret_bou
 _b_optimism = partial(optimism_protocol, learner=UCBB(DELTA))
 _b_regret = partial(regret_protocol, learner=UCBB(DELTA), bound=ucb_b_regret_bound)
 _CONSTANT, _DECAYING = EpsilonGreedy(0.1), EpsilonGreedy(1.0, decay=1.0)
-_lock = partial(lock_protocol, learner=_CONSTANT, claimed=_CONSTANT)
-_decaying = partial(lock_protocol, learner=_DECAYING, claimed=_DECAYING, length=8, n_actions=3)
+_lock = partial(lock_protocol, learner=_CONSTANT, claimed=_CONSTANT, length=8)
+_decaying = partial(lock_protocol, learner=_DECAYING, claimed=_DECAYING, length=10, n_actions=3)
 
 _SETTING = (
     r"Let an MDP with $S$ states, $A$ actions, layers $h = 0, \dots, H-1$ and initial distribution $\mu$ have rewards "
@@ -324,8 +324,8 @@ THEOREMS = (
         "epsilon-greedy.decay",
         "With epsilon falling like 1 / k the lock may never open",
         r"With $\varepsilon_k = 1/k$ and $n \ge 2$: with probability at least $1 - A^{-n} n / (n-1)$, $\sum_{k \le K}("
-        r"V^* - V^{\pi_k}) \ge K - A^{-n} n / (n - 1)$ for all $K$: linear regret for ever. (For $n = 8$, $A = 3$, as "
-        r"run here, that probability is above $0.999 > 1 - \delta$.)",
+        r"V^* - V^{\pi_k}) \ge K - A^{-n} n / (n - 1)$ for all $K$: linear regret for ever. (For $n = 10$, $A = 3$, as "
+        r"run here, that probability is above $0.9999 > 1 - \delta$.)",
         _decaying,
     ),
 )
