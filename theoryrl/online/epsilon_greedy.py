@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from theoryrl._jit import kernel
 from theoryrl.online._q_learning import settle
-from theoryrl.online.verbs import Problem, act, chance, observe, plan, upper_value
+from theoryrl.online.verbs import VISITED, Problem, act, chance, observe, plan, upper_value
 
 
 class EpsilonGreedyState(NamedTuple):
@@ -92,10 +92,13 @@ class EpsilonGreedy:
 @plan.implement(EpsilonGreedyState)
 def _(learner, episode):
     epsilon = learner.epsilon / (episode + 1.0) ** learner.decay
-    changed = learner.changed[0] or epsilon != learner.current[0]
+    if epsilon != learner.current[0]:
+        learner.current[0] = epsilon
+        learner.changed[0] = False
+        return True
+    changed = learner.changed[0]
     learner.changed[0] = False
-    learner.current[0] = epsilon
-    return changed
+    return VISITED if changed else 0
 
 
 @kernel("strict")

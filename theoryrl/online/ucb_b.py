@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from theoryrl.online._q_learning import bonus_factor, optimistic_tables, settle
-from theoryrl.online.verbs import Problem, act, chance, observe, plan, upper_value
+from theoryrl.online.verbs import VISITED, Problem, act, chance, observe, plan, upper_value
 
 
 class UCBBState(NamedTuple):
@@ -120,7 +120,7 @@ def _drift(problem: Problem) -> NDArray[np.float64]:
 def _(learner, episode):
     changed = learner.changed[0]
     learner.changed[0] = False
-    return changed
+    return VISITED if changed else 0
 
 
 @act.implement(UCBBState)

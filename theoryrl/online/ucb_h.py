@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from theoryrl.online._q_learning import bonus_factor, most_to_come, optimistic_tables, settle
-from theoryrl.online.verbs import Problem, act, chance, observe, plan, upper_value
+from theoryrl.online.verbs import VISITED, Problem, act, chance, observe, plan, upper_value
 
 
 class UCBHState(NamedTuple):
@@ -90,7 +90,7 @@ class UCBH:
 def _(learner, episode):
     changed = learner.changed[0]
     learner.changed[0] = False
-    return changed
+    return VISITED if changed else 0
 
 
 @act.implement(UCBHState)
