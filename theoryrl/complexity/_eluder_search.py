@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import heapq
 import math
+from collections.abc import Callable
 from fractions import Fraction
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 U = 2.0**-53
+# Below it the squares of a scaled table may have vanished.
+LEAST_LIMIT = 2.0**-900
 # A greedy sequence is tried at so many thresholds, fewer for tables of more than so many numbers in all.
 GREEDY_LEVELS, GREEDY_WORK = 64, 5e7
 # Beyond this many multiplications no singular values are computed.
@@ -73,6 +77,12 @@ def matching(hit: NDArray[np.bool_]) -> int:
     return int((maximum_bipartite_matching(csr_matrix(hit)) >= 0).sum())
 
 
+def positions(last: NDArray[np.int64]) -> int:
+    """The largest n such that positions 1..n can be given different rows, where row g can stand up to `last[g]`."""
+    order = np.sort(last)[::-1]
+    return int(min(len(order), (order + np.arange(len(order))).min(initial=len(order))))
+
+
 def greedy(level: Level) -> tuple[list[int], list[int]]:
     """A sequence that always takes the column that spends the fewest rows."""
     energy, columns, rows = np.zeros(len(level.rows)), list[int](), list[int]()
@@ -96,6 +106,9 @@ class Search:
         self.sequence: tuple[int, ...] = ()
         self.witnesses: tuple[int, ...] = ()
         self.threshold = math.inf
+        # Sums of the least squares of every row: how many columns it can bear before it is spent.
+        self.shift, self.largest = -math.frexp(float(table.max()))[1], table.max(axis=1)
+        self.sums = np.cumsum(np.sort(np.ldexp(table, self.shift), axis=1) ** 2, axis=1)
 
     @property
     def best(self) -> int:
@@ -110,42 +123,48 @@ class Search:
     def level(self, k: int) -> Level:
         return Level(self.table, float(self.thresholds[k]), self.slack)
 
-    def run(self, caps: Any) -> Found:
-        """`caps(t)` bounds the length at threshold t by other means; larger thresholds have smaller bounds."""
+    def run(self, caps: Callable[[float], int]) -> Found:
+        """Search one threshold after the other, the ones with the largest bounds first.
+
+        `caps(t)` bounds the length at thresholds from t on by other means.
+        """
         count = len(self.thresholds)
         tries = int(min(count, max(4, min(GREEDY_LEVELS, GREEDY_WORK // self.table.size))))
         for k in np.unique(np.linspace(0, count - 1, tries).astype(int)):
             level = self.level(k)
             self.offer(level, *greedy(level))
-        upper = 0
-        last = self._last_open(caps)
-        for k in range(count):
-            if k > last:
+        # Intervals of thresholds with a bound on the length at any of them; one that cannot win is never divided.
+        heap = [(-self._bound(0, count - 1, caps, math.inf), 0, count - 1)]
+        upper = -heap[0][0]
+        while heap:
+            upper, low, high = -heap[0][0], heap[0][1], heap[0][2]
+            if upper <= self.best or self.nodes >= self.budget:
                 break
-            level = self.level(k)
-            cap = min(matching(level.hit), caps(level.threshold))
-            if cap <= self.best:
+            heapq.heappop(heap)
+            if low < high:
+                self.nodes += 1
+                middle = (low + high) // 2
+                for first, last in ((low, middle), (middle + 1, high)):
+                    heapq.heappush(heap, (-self._bound(first, last, caps, upper), first, last))
+            elif not self._exhaust(self.level(low), upper):
                 break
-            before = self.best
-            if not self._exhaust(level, cap):
-                upper = cap
-                break
-            if self.best > before:
-                last = self._last_open(caps)
+            upper = self.best
         upper = max(upper, self.best)
         return Found(upper, self.sequence, self.witnesses, self.threshold, self.nodes)
 
-    def _last_open(self, caps: Any) -> int:
-        """The largest threshold whose bounds exceed the best length, by bisection; -1 if there is none."""
-        low, high = -1, len(self.thresholds) - 1
-        while low < high:
-            middle = (low + high + 1) // 2
-            level = self.level(middle)
-            if min(matching(level.hit), caps(level.threshold)) > self.best:
-                low = middle
-            else:
-                high = middle - 1
-        return low
+    def _bound(self, low: int, high: int, caps: Callable[[float], int], parent: float) -> int:
+        """On the length at every threshold of an interval: what reaches the least, with the room of the largest."""
+        first, last = float(self.thresholds[low]), float(self.thresholds[high])
+        rows = self.largest >= first
+        bound = int(min(parent, rows.sum(), self.table.shape[1]))
+        limit = math.ldexp(last, self.shift) ** 2
+        if limit > LEAST_LIMIT and bound > self.best:
+            bound = min(bound, positions(1 + (self.sums[rows] < limit * (1 + self.slack)).sum(axis=1)))
+        if bound > self.best:
+            bound = min(bound, caps(first))
+        if bound > self.best:
+            bound = min(bound, matching(self.table[rows] >= first))
+        return bound
 
     def _exhaust(self, level: Level, cap: int) -> bool:
         """Whether every set of columns was covered before the budget ended."""
@@ -157,12 +176,15 @@ class Search:
             room = self.best - len(columns)
             if min(len(candidates), int(alive.sum())) <= room:
                 continue
-            if matching(level.hit[alive][:, candidates]) <= room:
+            hit, energies = level.hit[alive][:, candidates], level.energy[alive][:, candidates]
+            useful = hit.any(axis=1)
+            sums = np.cumsum(np.sort(energies[useful], axis=1), axis=1) + energy[alive][useful, np.newaxis]
+            if positions(1 + (sums < level.possible).sum(axis=1)) <= room or matching(hit) <= room:
                 continue
             if self.nodes >= self.budget:
                 return False
             self.nodes += 1
-            after = energy[alive, np.newaxis] + level.energy[np.ix_(alive, candidates)]
+            after = energy[alive, np.newaxis] + energies
             # The stack is last in, first out: the column that spends the fewest rows goes on top.
             for j in candidates[np.argsort(-(after >= level.limit).sum(axis=0), kind="stable")].tolist():
                 key = used | 1 << j

@@ -239,6 +239,6 @@ THEOREMS: tuple[Theorem, ...] = (
             Control("norm", "the bound for |g| <= 2 e, whatever the norms", functools.partial(low_rank, mutant="norm")),
         ),
         proof=Proof("written", f"{PAGE}#low-rank"),
-        default_runs=8,
+        default_runs=5,
     ),
 )

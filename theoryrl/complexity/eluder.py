@@ -17,7 +17,8 @@ from theoryrl.mdp.evaluation import occupancy
 from theoryrl.mdp.model import FiniteHorizonMDP, require_model
 from theoryrl.mdp.planning import greedy
 
-BUDGET = 20_000
+# The default budget: so many steps, and fewer where a step costs much.
+BUDGET, WORK = 20_000, 4e8
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class EluderDimension:
         The sequence is independent for every e' from the largest norm on its predecessors up to this number, excluded;
         infinity for an empty sequence.
     nodes : int
-        Sets of points that the search expanded.
+        Steps that the search took.
     """
 
     lower: int
@@ -97,7 +98,7 @@ class BellmanEluderDimension:
         return self.lower == self.upper
 
 
-def distributional_eluder(expectations: ArrayLike, epsilon: float, *, budget: int = BUDGET) -> EluderDimension:
+def distributional_eluder(expectations: ArrayLike, epsilon: float, *, budget: int | None = None) -> EluderDimension:
     """Distributional eluder dimension of a finite class G on finitely many distributions D.
 
     dim_DE(G, D, e) is the largest n for which there are nu_1, ..., nu_n in D and e' >= e such that for every i some
@@ -109,15 +110,16 @@ def distributional_eluder(expectations: ArrayLike, epsilon: float, *, budget: in
         E_{nu_j} g for every function (row) and distribution (column), finite. With point masses: the functions' values.
     epsilon : float
         e >= 0.
-    budget : int
-        The search expands at most so many sets of distributions; each costs O(nG nD). It is exact when it ends before.
+    budget : int, optional
+        The search takes at most so many steps (sets of distributions that it expands, intervals of thresholds that it
+        divides), each of O(nG nD log nD). It is exact when it ends before. Default 20,000, and fewer for a table of
+        more than 20,000 numbers: 4 10^8 / (nG nD).
 
     Returns
     -------
     EluderDimension
-        `lower` comes with its sequence. Where the search ended early, `upper` is the smaller of two bounds: the largest
-        number of distributions that can be given different functions which reach the threshold there (at most nG and
-        nD), and the log-determinant bound of `eluder_rank_bound` for the rank of the table.
+        `lower` comes with its sequence. Where the search ended early, `upper` is the least of the bounds by matching
+        (at most nG and nD), by positions, and by rank, at the thresholds that were left.
 
     Raises
     ------
@@ -134,7 +136,8 @@ def distributional_eluder(expectations: ArrayLike, epsilon: float, *, budget: in
     if matrix.ndim != 2 or 0 in matrix.shape:
         raise ValueError(f"expectations has shape {matrix.shape}, not (nG, nD) with at least one of each")
     require_finite(matrix, "expectations")
-    epsilon, budget = _scale(epsilon), require_int(budget, 0, "budget")
+    epsilon = _scale(epsilon)
+    budget = min(BUDGET, int(WORK // matrix.size)) if budget is None else require_int(budget, 0, "budget")
     # Rows and columns with the same absolute values count once: either spends the other.
     table, kept_rows = np.unique(np.abs(matrix), axis=0, return_index=True)
     table, kept_columns = np.unique(table, axis=1, return_index=True)
@@ -156,7 +159,7 @@ def distributional_eluder(expectations: ArrayLike, epsilon: float, *, budget: in
     )
 
 
-def eluder_dimension(values: ArrayLike, epsilon: float, *, budget: int = BUDGET) -> EluderDimension:
+def eluder_dimension(values: ArrayLike, epsilon: float, *, budget: int | None = None) -> EluderDimension:
     """Eluder dimension of a finite class F on finitely many points.
 
     The largest n for which there are points x_1, ..., x_n and e' >= e such that for every i some f, f' in F have
@@ -202,7 +205,7 @@ def bellman_eluder(
     epsilon: float,
     *,
     distributions: Any = "points",
-    budget: int = BUDGET,
+    budget: int | None = None,
 ) -> BellmanEluderDimension:
     """Bellman eluder dimension of a finite class: that of its residuals f_h - T_h f_{h+1}, layer by layer.
 
@@ -218,7 +221,7 @@ def bellman_eluder(
     distributions : "points", "greedy", or (nD, H, S, A) array
         D_h: the point masses at all allowed pairs; the occupancies of the greedy policies of a list; or given
         distributions.
-    budget : int
+    budget : int, optional
         Per layer; see `distributional_eluder`.
 
     Returns
