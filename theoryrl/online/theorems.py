@@ -3,6 +3,7 @@
 from theoryrl.online import (
     _theorems_golf,
     _theorems_hyq,
+    _theorems_identification,
     _theorems_lower_bounds,
     _theorems_lsvi_ucb,
     _theorems_olive,
@@ -17,6 +18,7 @@ from theoryrl.online import (
 THEOREMS = (
     *_theorems_golf.THEOREMS,
     *_theorems_hyq.THEOREMS,
+    *_theorems_identification.THEOREMS,
     *_theorems_lower_bounds.THEOREMS,
     *_theorems_lsvi_ucb.THEOREMS,
     *_theorems_olive.THEOREMS,

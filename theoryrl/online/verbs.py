@@ -101,3 +101,9 @@ def chance(learner: Any, h: int, s: int, a: int) -> float:
 def upper_value(learner: Any, h: int, s: int) -> float:
     """The learner's upper estimate of V*_h(s), in units of reward; infinity for a learner that keeps none."""
     raise TypeError(f"{type(learner).__name__} does not implement upper_value")
+
+
+@partial(_verb, optional=True)
+def stopped(learner: Any) -> bool:
+    """Whether what was seen so far is enough, as of the last plan; learners that play for regret never stop."""
+    return False
