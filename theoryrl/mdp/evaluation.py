@@ -17,6 +17,8 @@ from theoryrl.mdp.policy import MixturePolicy, policy_layers, stochastic_layers
 
 # Targets of `reachability` are worked off in blocks whose values fill at most this many numbers (64 MB).
 REACHABILITY_BLOCK = 2**23
+# The first step is done state by state when at most one state in this many is an initial one.
+SPARSE_START = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -216,15 +218,36 @@ def _reach_stationary(mdp: FiniteHorizonMDP, targets: NDArray[np.int64]) -> NDAr
 
 def _reach_staged(mdp: FiniteHorizonMDP, targets: NDArray[np.int64]) -> NDArray[np.float64]:
     # Columns are (layer, target) with the latest layer first: those of layer h join when the sweep has come down to h.
-    rows, n_targets, horizon = rows_of(mdp), len(targets), mdp.horizon
-    value = np.zeros((mdp.n_states, 0))
-    for h in range(horizon - 2, -1, -1):
-        ahead = np.zeros((mdp.n_states, value.shape[1] + n_targets))
-        ahead[:, : value.shape[1]] = value
-        ahead[targets, value.shape[1] + np.arange(n_targets)] = 1.0
-        value, q = np.empty_like(ahead), np.empty((mdp.n_states, mdp.n_actions, ahead.shape[1]))
+    rows, n_targets, n_states, steps = rows_of(mdp), len(targets), mdp.n_states, mdp.horizon - 1
+    start = np.flatnonzero(mdp.initial)
+    # Room for the widest step, taken once: fresh memory costs as much as the products.
+    room = [np.empty(n_states * steps * n_targets * size) for size in (1, 1, mdp.n_actions)]
+    value = room[0][:0].reshape(n_states, 0)
+    for h in range(steps - 1, -1, -1):
+        width = value.shape[1]
+        if h == 0 and width and not mdp.is_sparse and SPARSE_START * len(start) <= n_states:
+            # The widest step is wanted at the few initial states only.
+            return _first_step(mdp, start, value, targets).reshape(steps, n_targets)[::-1]
+        ahead, q = (
+            flat[: n_states * size * (width + n_targets)].reshape(n_states, -1, width + n_targets)
+            for flat, size in zip(room[1:], (1, mdp.n_actions), strict=True)
+        )
+        ahead = ahead[:, 0]
+        ahead[:, :width], ahead[:, width:] = value, 0.0
+        ahead[targets, width + np.arange(n_targets)] = 1.0
+        value = room[0][: ahead.size].reshape(ahead.shape)
         batched.reach_step(rows, h, mdp.action_mask, ahead, q, value)
-    return (mdp.initial @ value).reshape(horizon - 1, n_targets)[::-1]
+    return (mdp.initial @ value).reshape(steps, n_targets)[::-1]
+
+
+def _first_step(
+    mdp: FiniteHorizonMDP, start: NDArray[np.int64], value: NDArray[np.float64], targets: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    total = np.zeros(value.shape[1] + len(targets))
+    for s in start:
+        table = mdp.transition_layers[0][s, mdp.action_mask[s]]
+        total += mdp.initial[s] * np.append((table @ value).max(axis=0), table[:, targets].max(axis=0))
+    return total
 
 
 def empty_tables(mdp: FiniteHorizonMDP) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
