@@ -209,6 +209,19 @@ def test_storage_and_order_do_not_matter(seed):
     assert largest_occupancy(other) == pytest.approx(largest_occupancy(mdp)[:, states][:, :, actions], rel=1e-13)
 
 
+@pytest.mark.parametrize("starts", [1, 2, 9])
+@pytest.mark.parametrize("horizon", [1, 2, 4])
+def test_few_and_many_initial_states(starts, horizon):
+    rng = np.random.default_rng([starts, horizon])
+    mdp = masked_random(rng, sizes=(9, 2, horizon), staged=True)
+    mdp = mdp.with_initial(np.append(np.zeros(9 - starts), rng.dirichlet(np.ones(starts))))
+    reach = trl.reachability(mdp)
+    for h, s in np.ndindex(reach.shape):
+        reward = np.zeros((horizon, 9, 2))
+        reward[h, s] = 1.0
+        assert reach[h, s] == pytest.approx(trl.backward_induction(mdp.with_reward(reward)).initial_value, rel=1e-13)
+
+
 def test_no_action_that_is_forbidden_counts():
     mask = np.array([[True, False], [True, True]])
     transition = np.zeros((2, 2, 2))
