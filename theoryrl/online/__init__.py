@@ -61,6 +61,7 @@ __getattr__, __dir__, __all__ = attach(
         "psrl_bayes_regret_bound": "bounds.posterior",
         "rlsvi_regret_bound": "bounds.posterior",
         "ucrl2_regret_bound": "bounds.ucrl2",
+        "ucbvi_rtdp_regret_bound": "bounds.ucbvi",
         "min_episodes": "bounds.inversion",
     },
 )

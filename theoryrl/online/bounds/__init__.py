@@ -28,5 +28,6 @@ __getattr__, __dir__, __all__ = attach(
         "ucbvi_regret_bound": "ucbvi",
         "ucbvi_regret_closed_form": "ucbvi",
         "ucrl2_regret_bound": "ucrl2",
+        "ucbvi_rtdp_regret_bound": "ucbvi",
     },
 )
