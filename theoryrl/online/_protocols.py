@@ -85,17 +85,18 @@ def optimism_protocol(
     progress: Progress | None,
     learner: Any,
     episodes: int | None = None,
+    rounding: Callable[[FiniteHorizonMDP, int], float] | None = None,
 ) -> ProbabilityObservations:
     """How far V falls below V* at worst, over all episodes, layers and states of each run; more than rounding fails.
 
-    `learner` as in `regret_protocol`.
+    `learner` as in `regret_protocol`; `rounding` of its table of values, by default `learner_rounding`.
     """
     played = episodes or episodes_for(model, runs)
     settings = learner if hasattr(learner, "init") else learner(model, played)
     result = run(settings, model, played, runs, rng, jobs=jobs, watch=True, progress=progress)
     return ProbabilityObservations(
         np.where(result.least_margin > 0, 0.0, 0.0 - result.least_margin),
-        value_rounding(model) + learner_rounding(model, played),
+        value_rounding(model) + (rounding or learner_rounding)(model, played),
         series={"episodes": result.checkpoints, "regret": result.regret},
     )
 

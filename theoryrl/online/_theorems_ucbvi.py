@@ -41,15 +41,18 @@ def bound_on(model: FiniteHorizonMDP, episodes: NDArray[np.int64]) -> NDArray[np
 _optimism = partial(optimism_protocol, learner=UCBVI(DELTA))
 _regret = partial(regret_protocol, learner=UCBVI(DELTA), bound=bound_on)
 
-_SETTING = (
+SETTING = (
     r"Let an MDP with $S$ states, $A$ actions, layers $h = 0, \dots, H-1$ and initial distribution $\mu$ have rewards "
     r"in $[l, u]$; $V^\pi_h(s)$ is the expected reward of $\pi$ from state $s$ at layer $h$ on, $V^*_h$ its maximum "
     r"over $\pi$. Before episode $k = 1, 2, \dots$ let $n$ be the visits of $(s, a)$ so far (pooled over layers if "
     r"rewards and transitions do not depend on the layer, else at layer $h$), $\hat r$ and $\hat P$ the mean reward "
     r"and the frequencies of the successors seen there. UCBVI computes $V_{k,H} = 0$, $Q_{k,h}(s, a) = "
     r"\min\{Q_{k-1,h}(s, a), (H - h) u, \hat r + \hat P V_{k,h+1} + b_h(n)\}$, which is $(H - h) u$ while $n = 0$, "
-    r"$V_{k,h} = \max_a Q_{k,h}$, and plays $\pi_k$, greedy for $Q_k$. The bonus is $b_h(n) = (u - l)(H - "
-    r"h)\sqrt{\ell_n / (2n)}$, $\ell_n = \log(6SAHn(n+1)/\delta)$, for a $\delta \in (0, 1)$. "
+    r"$V_{k,h} = \max_a Q_{k,h}$, and plays $\pi_k$, greedy for $Q_k$. "
+)
+_SETTING = SETTING + (
+    r"The bonus is $b_h(n) = (u - l)(H - h)\sqrt{\ell_n / (2n)}$, $\ell_n = \log(6SAHn(n+1)/\delta)$, for a "
+    r"$\delta \in (0, 1)$. "
 )
 
 THEOREMS = (

@@ -13,6 +13,7 @@ from theoryrl.online import (
     _theorems_rmax,
     _theorems_ucbvi,
     _theorems_ucrl2,
+    _theorems_ucbvi_forms,
 )
 
 THEOREMS = (
@@ -28,4 +29,5 @@ THEOREMS = (
     *_theorems_rmax.THEOREMS,
     *_theorems_ucbvi.THEOREMS,
     *_theorems_ucrl2.THEOREMS,
+    *_theorems_ucbvi_forms.THEOREMS,
 )

@@ -120,12 +120,13 @@ class _Sizes(NamedTuple):
     @property
     def weights(self) -> NDArray[np.float64]:
         """w_h."""
-        steps = np.arange(self.horizon)
-        return (1 + 1 / self.horizon) ** steps * (self.horizon - steps)
+        steps = np.arange(float(self.horizon))
+        return np.power(1 + 1 / self.horizon, steps) * (self.horizon - steps)
 
     def log(self, factor: float, n: NDArray[np.float64]) -> NDArray[np.float64]:
         """log(factor S A H n (n + 1) / delta)."""
-        return np.log(factor * self.states * self.actions * self.horizon * n * (n + 1) / self.delta)
+        inside = factor * self.states * self.actions * self.horizon * n * (n + 1) / self.delta
+        return np.log(inside)
 
     def total(self, counts: NDArray[np.float64], width: Width, harmonic: bool = False) -> NDArray[np.float64]:
         """The sum of w_h min{1, width} over the visits of `counts` episodes; n width(n) may not fall if `harmonic`."""
