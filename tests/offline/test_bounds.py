@@ -89,3 +89,18 @@ def test_bad_calls():
         bounds.fit_error([0.0], 1, 0.1, math.nan)
     with pytest.raises(ValueError, match="mu has shape"):
         bounds.second_moment_ratio(MDP, uniform_policy(MDP), MU[0])
+
+
+def test_min_episodes_inverts():
+    settings = dict(log_sizes=np.log([8, 4]), concentrability=[3.0, 2.0], delta=0.05)
+    n = bounds.min_episodes(bounds.fqi_suboptimality_bound, 0.1, **settings)
+    assert bounds.fqi_suboptimality_bound(n, **settings) <= 0.1 < bounds.fqi_suboptimality_bound(n - 1, **settings)
+    closed = (2 * np.sqrt(np.array([3.0, 2.0]) * bounds.fit_error(np.log([8, 4]), 2, 0.05)).sum() / 0.1) ** 2
+    assert n == math.ceil(closed)
+    steps = dict(n_states=2, n_actions=2, horizon=3, concentrability=2.0, delta=0.05)
+    m = bounds.min_episodes(bounds.vi_lcb_suboptimality_bound, 0.5, **steps)
+    assert m % 3 == 0  # the bound is constant between multiples of H
+    with pytest.raises(ValueError, match="is above 0.1 for all n"):
+        bounds.min_episodes(bounds.fqi_suboptimality_bound, 0.1, **settings | {"concentrability": [math.inf, 1]})
+    with pytest.raises(ValueError, match="epsilon must be positive"):
+        bounds.min_episodes(bounds.fqi_suboptimality_bound, math.nan, **settings)

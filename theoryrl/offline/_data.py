@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from theoryrl.mdp._checks import ROW_TOLERANCE, entry, first, frozen, require_distribution
 from theoryrl.mdp.dataset import Dataset
+from theoryrl.offline import _kernels as kernels
 
 # A pair (layer, state, action) that a policy needs and the data do not show.
 Uncovered: TypeAlias = tuple[tuple[int, int, int], ...]
@@ -96,8 +97,8 @@ def episodes(data: Dataset) -> Episodes:
     horizon, rows = data.horizon, len(data)
     step, trajectory = data.step, data.trajectory
     state, action, reward, successor = data.state, data.action, data.reward, data.next_state
-    wanted = np.arange(rows) % horizon
-    if not _in_order(step, trajectory, wanted, horizon):
+    in_order = kernels.whole_in_order(trajectory, step, state, successor, horizon)
+    if not in_order:
         order = np.lexsort((step, trajectory))
         step, trajectory, state = step[order], trajectory[order], state[order]
         action, reward, successor = action[order], reward[order], successor[order]
@@ -105,26 +106,18 @@ def episodes(data: Dataset) -> Episodes:
         if (counts != horizon).any():
             bad = int(np.argmax(counts != horizon))
             raise ValueError(f"trajectory {number[bad]} has {counts[bad]} rows, not one for each of {horizon} steps")
+        wanted = np.arange(rows) % horizon
         if not np.array_equal(step, wanted):
             bad = int(np.argmax(step != wanted))
             raise ValueError(f"trajectory {trajectory[bad]} has step {step[bad]} where step {wanted[bad]} should be")
     number = trajectory[::horizon]
     shape = (number.size, horizon)
     state, successor = state.reshape(shape), successor.reshape(shape)
-    broken = state[:, 1:] != successor[:, :-1]
-    if broken.any():
-        i, h = np.unravel_index(int(np.argmax(broken)), broken.shape)
+    if not in_order and (state[:, 1:] != successor[:, :-1]).any():
+        i, h = (int(k) for k in np.argwhere(state[:, 1:] != successor[:, :-1])[0])
         ends, begins = successor[i, h], state[i, h + 1]
         raise ValueError(f"trajectory {number[i]} ends step {h} in state {ends} and begins step {h + 1} in {begins}")
     return Episodes(number, state, action.reshape(shape), reward.reshape(shape))
-
-
-def _in_order(step: NDArray, trajectory: NDArray, wanted: NDArray, horizon: int) -> bool:
-    """Whether the rows are whole trajectories, one after the other, with numbers that grow."""
-    if step.size % horizon or not np.array_equal(step, wanted):
-        return False
-    blocks = trajectory.reshape(-1, horizon)
-    return bool((blocks == blocks[:, :1]).all() and (np.diff(blocks[:, 0]) > 0).all())
 
 
 class Tables(NamedTuple):
@@ -149,17 +142,15 @@ def tables(data: Dataset, staged: bool = True) -> Tables:
 
 def reward_squares(data: Dataset, staged: bool = True) -> NDArray[np.float64]:
     """Sums of squared rewards, (H, S, A), of the same rows as `tables`."""
-    shape = (data.horizon, data.n_states, data.n_actions)
-    where = (data.step if staged else np.zeros_like(data.step), data.state, data.action)
-    sums = np.bincount(np.ravel_multi_index(where, shape), weights=data.reward**2, minlength=int(np.prod(shape)))
-    table = np.asarray(sums.reshape(shape), np.float64)
-    return table if staged else np.ascontiguousarray(np.broadcast_to(table[0], shape))
+    sums = np.zeros((data.horizon if staged else 1, data.n_states, data.n_actions))
+    kernels.sum_squares(data.step, data.state, data.action, data.reward, staged, sums)
+    return np.ascontiguousarray(np.broadcast_to(sums, (data.horizon, *sums.shape[1:])))
 
 
 def n_trajectories(data: Dataset) -> int:
     """How many trajectories the rows are of."""
-    steps = np.diff(require_data(data).trajectory)
-    return int(np.count_nonzero(steps)) + 1 if (steps >= 0).all() else int(np.unique(data.trajectory).size)
+    count = kernels.count_changes(require_data(data).trajectory)
+    return int(count) if count > 0 else int(np.unique(data.trajectory).size)
 
 
 def start_of(data: Dataset, initial: ArrayLike | int | None) -> NDArray[np.float64]:

@@ -38,3 +38,50 @@ def running_weights(state, action, ratio, weight):
         for h in range(state.shape[1]):
             product *= ratio[h, state[i, h], action[i, h]]
             weight[i, h] = product
+
+
+@kernel("strict")
+def whole_in_order(trajectory, step, state, next_state, horizon):
+    """Whether the rows are whole linked trajectories, one after the other, with numbers that grow."""
+    n = step.shape[0]
+    if n % horizon != 0:
+        return False
+    for first in range(0, n, horizon):
+        if first > 0 and trajectory[first] <= trajectory[first - 1]:
+            return False
+        for h in range(horizon):
+            row = first + h
+            if step[row] != h or trajectory[row] != trajectory[first]:
+                return False
+            if h > 0 and state[row] != next_state[row - 1]:
+                return False
+    return True
+
+
+@kernel("strict")
+def first_impossible(state, action, behaviour):
+    """The first i * H + h whose action has probability 0 under the behaviour policy; -1 if there is none."""
+    for i in range(state.shape[0]):
+        for h in range(state.shape[1]):
+            if not behaviour[h, state[i, h], action[i, h]] > 0.0:
+                return i * state.shape[1] + h
+    return -1
+
+
+@kernel("strict")
+def sum_squares(step, state, action, reward, staged, sums):
+    """sums[h, s, a] += r^2 over the rows; everything into layer 0 without `staged`."""
+    for row in range(step.shape[0]):
+        sums[step[row] if staged else 0, state[row], action[row]] += reward[row] * reward[row]
+
+
+@kernel("strict")
+def count_changes(trajectory):
+    """Number of distinct values of a column that never falls, or -1 if it falls."""
+    count = 1
+    for row in range(1, trajectory.shape[0]):
+        if trajectory[row] < trajectory[row - 1]:
+            return -1
+        if trajectory[row] != trajectory[row - 1]:
+            count += 1
+    return count

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,11 @@ from theoryrl.mdp.planning import backward_induction
 
 # 1 / (1 - e^{-1/2}): squared error of a least-squares fit, see docs/theory/fqi.md.
 FIT = 1.0 / (1.0 - math.exp(-0.5))
+# No bound that is not met within this many trajectories is worth a number.
+MOST_EPISODES = 2**62
 
 __all__ = [
+    "min_episodes",
     "second_moment_ratio",
     "fit_error",
     "fqi_suboptimality_bound",
@@ -283,6 +286,43 @@ def vi_lcb_model_bound(mdp: FiniteHorizonMDP, mu: ArrayLike, episodes: ArrayLike
             share = np.where(best > 0, np.minimum(1.0, np.sqrt(8.0 * union / (m * table))), 0.0)
         found.append(min(float((best * left * share).sum()), mdp.horizon * width))
     return np.asarray(found).reshape(np.shape(episodes))
+
+
+def min_episodes(bound: Callable[..., ArrayLike], epsilon: float, **settings: Any) -> int:
+    """The least number of trajectories n with bound(n) <= epsilon.
+
+    Parameters
+    ----------
+    bound : function of the number of trajectories
+        One of this module; `settings` are passed on to it.
+    epsilon : float, positive, in units of reward
+    **settings
+        For example log_sizes, concentrability, delta.
+
+    Returns
+    -------
+    int
+
+    Raises
+    ------
+    ValueError
+        If epsilon is not positive, or is not met within 2^62 trajectories.
+    """
+    if not (epsilon > 0 and math.isfinite(epsilon)):
+        raise ValueError(f"epsilon must be positive and finite, not {epsilon!r}")
+
+    def met(episodes: int) -> bool:
+        return bool(np.all(np.asarray(bound(episodes, **settings)) <= epsilon))
+
+    short, enough = 0, 1
+    while not met(enough):
+        short, enough = enough, 2 * enough
+        if enough > MOST_EPISODES:
+            raise ValueError(f"{getattr(bound, '__name__', 'the bound')} is above {epsilon} for all n up to 2^62")
+    while enough - short > 1:
+        middle = (enough + short) // 2
+        short, enough = (short, middle) if met(middle) else (middle, enough)
+    return enough
 
 
 def _capped(factor: float, episodes: ArrayLike, horizon: int, width: float) -> NDArray[np.float64]:

@@ -166,10 +166,9 @@ def _prepared(data: Dataset, target: Any, behaviour: Any) -> tuple[Episodes, NDA
     """Trajectories, ratios (H, S, A), and the pairs that the target plays at states in the data and b never does."""
     rows = episodes(data)
     pi, b = policy_table(target, data, "target"), policy_table(behaviour, data, "behaviour")
-    step = np.broadcast_to(np.arange(data.horizon), rows.state.shape)
-    played = b[step, rows.state, rows.action]
-    if not (played > 0).all():
-        i, h = np.unravel_index(int(np.argmin(played)), played.shape)
+    impossible = kernels.first_impossible(rows.state, rows.action, b)
+    if impossible >= 0:
+        i, h = divmod(int(impossible), data.horizon)
         raise ValueError(
             f"trajectory {rows.number[i]} plays action {rows.action[i, h]} in state {rows.state[i, h]} at step {h}, "
             "to which behaviour gives probability 0"
@@ -183,6 +182,7 @@ def _prepared(data: Dataset, target: Any, behaviour: Any) -> tuple[Episodes, NDA
     kernels.running_weights(*rows[1:3], ratio, weight)
     alive = np.column_stack([np.ones(len(weight), bool), weight[:, :-1] > 0])
     seen = np.zeros(pi.shape[:2], bool)
+    step = np.broadcast_to(np.arange(data.horizon), rows.state.shape)
     seen[step[alive], rows.state[alive]] = True
     places = np.argwhere(missing & seen[..., np.newaxis])
     return rows, ratio, tuple((int(h), int(s), int(a)) for h, s, a in places)
