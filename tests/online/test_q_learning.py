@@ -11,7 +11,7 @@ import theoryrl as trl
 from theoryrl._jit import plain
 from theoryrl.mdp.sampling import draw_initial, draw_step, sampler
 from theoryrl.online import OPPO, UCBB, UCBH, EpsilonGreedy, Problem, driver, run
-from theoryrl.online.verbs import act, chance, observe, plan
+from theoryrl.online.verbs import VISITED, act, chance, observe, plan
 from theoryrl.testing import mdps
 
 LEARNERS = [
@@ -51,16 +51,19 @@ def test_plan_says_whether_the_policy_changed(settings, mdp, seed):
     def chances():
         return np.array([chance(state, h, s, a) for h, s, a in np.ndindex(shape)]).reshape(shape)
 
-    before = None
+    before, trail = None, np.zeros(shape[:2], np.bool_)
     for episode in range(6):
         changed = plan(state, episode)
         after = chances()
         assert np.abs(after.sum(axis=2) - 1).max() <= 1e-14
         assert (after[:, ~mdp.action_mask] == 0).all() and (after >= 0).all()
         assert changed or episode == 0 or np.array_equal(before, after)
-        before = after
+        if changed == VISITED and episode > 0:
+            assert np.array_equal(before[~trail], after[~trail])
+        before, trail = after, np.zeros(shape[:2], np.bool_)
         s = draw_initial(tables, rng)
         for h in range(mdp.horizon):
+            trail[h, s] = True
             a = int(act(state, h, s, own))
             assert after[h, s, a] > 0
             reward, t = draw_step(tables, h, s, a, rng)

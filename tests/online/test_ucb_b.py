@@ -96,6 +96,30 @@ def test_twin_where_the_variance_decides():
     assert noisy.q[0, 0, 0] - noisy.average[0, 0, 0] == pytest.approx(hoeffding, rel=1e-12)
 
 
+@pytest.mark.parametrize(("S", "A", "H"), [(1, 1, 1), (3, 2, 4), (2, 5, 7)])
+def test_drift_is_its_formula(S, A, H):
+    problem = Problem(S, A, H, 0.0, 1.0, True, np.ones((S, A), np.bool_))
+    constants = UCBB(0.05).init(problem).drift
+    for h in range(H):
+        for t in (1, 50):
+            expected = drift(S, A, H, h, t, 3.0)
+            assert constants[h, 0] + constants[h, 1] * math.sqrt(3.0 * t) == pytest.approx(expected, rel=1e-12)
+
+
+def test_beta_where_the_drift_decides():
+    # Two steps, a sure reward, the second never updated: no variance at all, so that beta_t is the drift and constants.
+    problem = Problem(1, 1, 2, 0.0, 1.0, True, np.ones((1, 1), np.bool_))
+    state = UCBB().init(problem)
+    for t in range(1, 8001):
+        observe(state, 0, 0, 0, 0.5, 0)
+        if t in (2, 500, 8000):
+            found = state.q[0, 0, 0] - state.average[0, 0, 0]
+            assert found == pytest.approx(beta(1, 1, 2, 0, [1.5] * t, 0.05), rel=1e-9)
+    log = math.log(8 * 2 * 8000 * 8001 / 0.05)
+    assert found < 0.95 * 2 * 3 * math.sqrt(log / (10 * 8000))
+    assert state.average[0, 0, 0] == pytest.approx(1.5, rel=1e-12)
+
+
 @given(mdp=mdps(), seed=st.integers(0, 1000))
 def test_optimism(mdp, seed):
     # A false alarm has probability below 1e-6 per example, by the theorem.

@@ -134,7 +134,7 @@ def test_values_fall_towards_the_optimum():
     assert 0 < state.value[0, 0] - optimal[0, 0] < 0.5
 
 
-@pytest.mark.parametrize("K", [1, 7, 300, 20_000])
+@pytest.mark.parametrize("K", [1, 300, 60_000])
 def test_bound_is_its_formula(K):
     S, A, H, delta = 3, 2, 4, 0.05
     kappa = 1 + (2 * H + 2) / (2 * H + 1)
@@ -151,6 +151,7 @@ def test_bound_is_its_formula(K):
     ranges = H**2 + sum(((1 + 1 / H) ** h * (H - h - 1)) ** 2 for h in range(H))
     expected = min(K * H, main + math.sqrt(K / 2 * ranges * math.log(2 * K * (K + 1) / delta)))
     sizes = {"n_states": S, "n_actions": A, "horizon": H, "delta": delta}
+    assert (expected < K * H) == (K == 60_000)
     assert float(ucb_h_regret_bound(K, **sizes)) == pytest.approx(expected, rel=1e-12)
     assert float(ucb_h_regret_bound(K, **sizes, reward_width=3.0)) == pytest.approx(3 * expected, rel=1e-12)
 

@@ -58,11 +58,11 @@ def shortfall(model: FiniteHorizonMDP, state: OPPOState) -> float:
     low, width, horizon = state.reward_low, state.reward_width, model.horizon
     to_go = np.arange(horizon, -1, -1)[:, np.newaxis]
     value = to_go * low + width * state.value
-    dense = model.to_dense()
-    transition, reward = dense.transition_layers, dense.reward_layers
+    rows, reward = model.to_sparse().transition, model.reward_layers
+    layers = rows.to_scipy() if rows.staged else [rows.to_scipy()]
     worst = [float((value - evaluate(model, state.policy)).min())]
     for h in range(horizon):
-        target = reward[h % len(reward)] + transition[h % len(transition)] @ value[h + 1]
+        target = reward[h % len(reward)] + (layers[h % len(layers)] @ value[h + 1]).reshape(model.action_mask.shape)
         margin = to_go[h] * low + width * state.q[h] - target
         worst.append(float(margin[model.action_mask].min()))
     least = float(np.min(worst))

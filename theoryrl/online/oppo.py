@@ -138,7 +138,7 @@ def _improve(preference, policy, q, eta):
             best = q[a]
         if -math.inf < q[a] < worst:
             worst = q[a]
-    if best == worst or eta == 0.0:  # then nothing would be added: this is most of the table at first
+    if best == worst or eta == 0.0:  # then nothing would be added: so it is everywhere before the first episode
         return False
     top = -math.inf
     for a in range(n_actions):
@@ -169,7 +169,7 @@ def _(learner, episode):
         preference, policy = learner.preference[h], learner.policy[h]
         steps = float(horizon - h)
         for s in range(n_states):
-            if episode > 0 and _improve(preference[s], policy[s], q_here[s], eta):
+            if _improve(preference[s], policy[s], q_here[s], eta):  # by the last Q; no step before the first episode
                 changed = True
             total = 0.0
             for a in range(n_actions):
