@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from theoryrl.classes.builders import complete_class
 from theoryrl.classes.values import FiniteClass, ProductClass
+from theoryrl.complexity.coverability import coverability
 from theoryrl.mdp.model import FiniteHorizonMDP
 from theoryrl.online._protocols import (
     BOUNDED,
@@ -98,12 +99,13 @@ def learner_for(
 
 
 def bound_on(model: FiniteHorizonMDP, episodes: NDArray[np.int64], classes: Classes = class_of) -> NDArray[np.float64]:
-    """The regret bound on this model with that class."""
+    """The regret bound on this model with that class and the model's coverability, by a hair more than it comes out."""
     return golf_regret_bound(
         episodes,
         cls=classes(model),
         delta=DELTA,
         reward_range=model.reward_range,
+        coverability=coverability(model) * (1 + 1e-9),
         single_start=int((model.initial > 0).sum()) == 1,
         action_mask=model.action_mask,
     )

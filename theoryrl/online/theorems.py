@@ -12,8 +12,8 @@ from theoryrl.online import (
     _theorems_q_learning,
     _theorems_rmax,
     _theorems_ucbvi,
-    _theorems_ucrl2,
     _theorems_ucbvi_forms,
+    _theorems_ucrl2,
 )
 
 THEOREMS = (
