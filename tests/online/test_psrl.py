@@ -227,11 +227,10 @@ def test_bound_against_plain_sums(stationary):
     visits = K * H / (S * A * groups)
 
     def width(n):
-        if n == 0:
-            return 1.0
-        reward = 2 * math.sqrt(math.log(4 * groups * S * A * K) / (2 * (n + 3)))
+        # The radius of a reward, twice, is covered by that of its row.
         row = math.sqrt(2 * (S * math.log(2) + math.log(2 * groups * S * A * K)) / (n + 1))
-        return min(1.0, max(reward, row))
+        assert 2 * math.sqrt(math.log(4 * groups * S * A * K) / (2 * (n + 3))) <= row
+        return min(1.0, row) if n else 1.0
 
     summed = sum(width(n) for n in range(int(visits)))
     summed += (visits - int(visits)) * width(int(visits))

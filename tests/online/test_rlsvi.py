@@ -173,7 +173,11 @@ def test_bound_covers_plain_sums(S, A, H, K, stationary):
     if stationary:
         needed += S * A * (H - 1) * steps[0]
     bound = float(rlsvi_regret_bound(K, n_states=S, n_actions=A, horizon=H, stationary=stationary))
-    assert bound < K * H
+    a, b = math.sqrt(log / 2) + (1 + 1 / p) * z * H * sigma, (H - 1) / 2 + B + B / (2 * p)
+    stated = groups * S * A * (2 * a * math.sqrt(visits) + 2 * b * (1 + math.sqrt(2 * L * visits)))
+    stated += groups * S * A * B * (1 + math.log(1 + visits)) + (S * A * (H - 1) * (a + 2 * b + B) if stationary else 0)
+    stated += (1 + math.log(K)) * (H + 1 + (H + (1 + 1 / p) * H * H * sigma * (z + 1 / z)) / (2 * m))
+    assert math.isclose(bound, stated, rel_tol=1e-12) and bound < K * H
     assert needed * (1 - 1e-3) <= bound <= 1.1 * needed
     assert rlsvi_regret_bound([1, 2], n_states=S, n_actions=A, horizon=H, reward_width=2.0).tolist() == [2 * H, 4 * H]
 

@@ -238,6 +238,11 @@ def test_bound_covers_every_course_of_phases(stationary):
         bound = float(ucrl2_regret_bound(K, n_states=S, n_actions=A, horizon=H, delta=delta, stationary=stationary))
         assert bound < K * H
         assert max(main) + noise <= bound <= 1.5 * (max(main) + noise)
+        visits = K * H / (S * A * groups)
+        summed = 1 + sum(min(1.0, width((i + 1) / 2)) for i in range(1, int(visits)))
+        summed += (visits - int(visits)) * min(1.0, width((int(visits) + 1) / 2))
+        stated = H * S * A * (H - 1 + summed) if stationary else sum(steps) * S * A * summed
+        assert math.isclose(bound, stated + noise, rel_tol=1e-9)
 
 
 @pytest.mark.slow
@@ -256,3 +261,22 @@ def test_time_varying_model_with_losses(key):
     protocol = get(key).protocol
     seen = protocol(mdp, rng=np.random.SeedSequence(1), runs=10, jobs=None, progress=None, episodes=300)
     assert not seen.failures.any()
+
+
+@given(mdp=mdps(), seed=st.integers(0, 1000))
+def test_names_of_states_do_not_matter(mdp, seed):
+    S, H = mdp.n_states, mdp.horizon
+    state = run(UCRL2(scale=0.3), mdp, 8, rng=seed, keep_states=True).states[0]
+    order = np.random.default_rng(seed).permutation(S)
+    other = UCRL2(scale=0.3).init(problem_of(mdp))
+    other.visits[:] = state.visits[:, order]
+    other.reward_sum[:] = state.reward_sum[:, order]
+    other.successor_count[:] = state.successor_count[:, order][..., order]
+    other.action_mask[:] = state.action_mask[order]
+    for learner in (state, other):
+        learner.phases[1] = 1
+        plan(learner, 8)
+    # The two add up in different orders.
+    assert np.allclose(other.value, state.value[:, order], rtol=0, atol=1e-12 * H)
+    allowed = np.isfinite(other.q)
+    assert np.allclose(other.q[allowed], state.q[:, order][allowed], rtol=0, atol=1e-12 * H)

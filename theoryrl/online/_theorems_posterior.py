@@ -295,8 +295,8 @@ THEOREMS = (
         statement=_PSRL + r"For every initial distribution and every $K$, the expectation over the prior and the run "
         r"of $\sum_{k \le K} (V^*_0 - V^{\pi_k}_0)$ in $M$ is at most $HSA(H - 1 + F(KH/(SA))) + 2H$ under stationary "
         r"dynamics and $\frac{H(H+1)}{2} SA\, F(K/(SA)) + 2H$ with a posterior per layer, where "
-        r"$F(N) = 1 + \sum_{n=1}^{N-1} \min\{1, \varphi(n)\}$, linear between integers, and $\varphi(n) = "
-        r"\max\big\{\sqrt{2\log(4GSAK)/(n+3)}, \sqrt{2(S\log 2 + \log(2GSAK))/(n+1)}\big\}$. "
+        r"$F(N) = 1 + \sum_{n=1}^{N-1} \min\big\{1, \sqrt{2(S\log 2 + \log(2GSAK))/(n+1)}\big\}$, linear between "
+        r"integers. "
         r"It is of order $HS\sqrt{AT\log T}$ in $T = KH$.",
         source="Osband, Russo, Van Roy 2013, Theorem 1 (rate); derived here, docs/theory/posterior.md#psrl-regret",
         claim="probability",

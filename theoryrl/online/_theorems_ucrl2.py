@@ -93,9 +93,9 @@ THEOREMS = (
         statement=_SETTING + r"With probability at least $1 - \delta$, for all numbers of episodes $K$ at once, "
         r"$\sum_{k \le K} \sum_s \mu(s) \big(V^*_0(s) - V^{\pi_k}_0(s)\big) \le (u - l) \Big[ H S A "
         r"\big(H - 1 + F(KH/(SA))\big) + \sqrt{\tfrac{K}{2} \sum_h (H-h)^2 \log\tfrac{3K(K+1)}{\delta}} \Big]$ under "
-        r"stationary dynamics, where $F(N) = 1 + \sum_{i=1}^{N-1} \min\{1, \varphi((i+1)/2)\}$, linear between "
-        r"integers, and $\varphi(n)$ is the larger of twice the radius of the reward, at $u - l = 1$, and the radius "
-        r"of $\hat P$ above; with one count per layer the first term is $\sum_h (H - h)\, SA\, F(K/(SA))$. It is of "
+        r"stationary dynamics, where $F(N) = 1 + \sum_{i=1}^{N-1} \min\{1, d((i+1)/2)\}$, linear between integers, and "
+        r"$d(n)$ is the radius of $\hat P$ above; with one count per layer the first term is "
+        r"$\sum_h (H - h)\, SA\, F(K/(SA))$. It is of "
         r"order $HS\sqrt{AT \log T}$ in $T = KH$.",
         source="Jaksch, Ortner, Auer 2010, Theorem 2 (rate, H for the diameter); derived here, "
         "docs/theory/ucrl2.md#ucrl2-regret",

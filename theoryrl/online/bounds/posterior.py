@@ -26,8 +26,7 @@ def psrl_bayes_regret_bound(
 ) -> NDArray[np.float64]:
     """Bound on the expected regret of PSRL in K episodes, over its prior and the run.
 
-    With G = 1 under stationary dynamics, else H, and
-    phi(n) = max{sqrt(2 log(4 G S A K) / (n + 3)), sqrt(2 (S log 2 + log(2 G S A K)) / (n + 1))},
+    With G = 1 under stationary dynamics, else H, phi(n) = sqrt(2 (S log 2 + log(2 G S A K)) / (n + 1)),
     F(N) = 1 + sum_{n=1}^{N-1} min(1, phi(n)), linear between integers:
 
     stationary dynamics, posteriors pooled over layers:   E Reg(K) <= H S A (H - 1 + F(K H / (S A))) + 2 H;
@@ -66,9 +65,7 @@ def psrl_bayes_regret_bound(
     for index, total in np.ndenumerate(counts):  # phi depends on K
 
         def width(n: NDArray[np.float64], total: float = total) -> NDArray[np.float64]:
-            reward = 2 * math.log(4 * groups * pairs * total) / (n + 3)
-            row = 2 * (n_states * math.log(2) + math.log(2 * groups * pairs * total)) / (n + 1)
-            return np.sqrt(np.maximum(reward, row))
+            return np.sqrt(2 * (n_states * math.log(2) + math.log(2 * groups * pairs * total)) / (n + 1))
 
         main[index] = sum_over_visits(np.array([visits[index]]), width)[0]
     if stationary:

@@ -20,9 +20,8 @@ def ucrl2_regret_bound(
 ) -> NDArray[np.float64]:
     """Bound on the regret of UCRL2 that holds for every number of episodes K at once with probability 1 - delta.
 
-    With G = 1 under stationary dynamics, else H, phi(n) = max{2 b(n), d(n)},
-    b(n) = sqrt(log(6 G S A n (n+1) / delta) / (2 n)), d(n) = sqrt(2 (S log 2 + log(3 G S A n (n+1) / delta)) / n),
-    F(N) = 1 + sum_{n=1}^{N-1} min(1, phi((n + 1) / 2)), linear between integers:
+    With G = 1 under stationary dynamics, else H, d(n) = sqrt(2 (S log 2 + log(3 G S A n (n+1) / delta)) / n),
+    F(N) = 1 + sum_{n=1}^{N-1} min(1, d((n + 1) / 2)), linear between integers:
 
     stationary dynamics, counts pooled over layers:
         Reg(K) <= H S A (H - 1 + F(K H / (S A))) + sqrt(K sum_h (H - h)^2 log(3 K (K+1) / delta) / 2);
@@ -62,8 +61,7 @@ def ucrl2_regret_bound(
     def width(n: NDArray[np.float64]) -> NDArray[np.float64]:
         known = (n + 1) / 2  # at least so many visits were in the plan
         log = np.log(3 * over_delta * known * (known + 1))
-        reward = np.sqrt((np.log(2) + log) / (2 * known))
-        return np.maximum(2 * reward, np.sqrt(2 * (n_states * np.log(2) + log) / known))
+        return np.sqrt(2 * (n_states * np.log(2) + log) / known)
 
     steps = np.arange(horizon, 0.0, -1.0)
     if stationary:
