@@ -24,6 +24,8 @@ __getattr__, __dir__, __all__ = attach(
         "OPPO": "oppo",
         "UCBB": "ucb_b",
         "UCBH": "ucb_h",
+        "EULER": "euler",
+        "euler_regret_bound": "bounds.euler",
         "UCBVI": "ucbvi",
         "PSRL": "psrl",
         "RLSVI": "rlsvi",

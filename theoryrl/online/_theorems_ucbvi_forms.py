@@ -93,7 +93,8 @@ _REAL_TIME = (
 )
 
 
-def _controls_of_optimism(protocol: Callable, broken: Any) -> tuple[Control, ...]:
+def controls_of_optimism(protocol: Callable, broken: Any) -> tuple[Control, ...]:
+    """The control of a claim of optimism; `broken` has no bonus."""
     return (
         Control(
             "no bonus",
@@ -105,7 +106,8 @@ def _controls_of_optimism(protocol: Callable, broken: Any) -> tuple[Control, ...
     )
 
 
-def _controls_of_regret(protocol: Callable, broken: Any, episodes: tuple[int, int]) -> tuple[Control, ...]:
+def controls_of_regret(protocol: Callable, broken: Any, episodes: tuple[int, int]) -> tuple[Control, ...]:
+    """The controls of a regret bound; `broken` has no bonus, `episodes` are what the two need to cross it."""
     return (
         Control(
             "uniform learner",
@@ -124,7 +126,7 @@ def _controls_of_regret(protocol: Callable, broken: Any, episodes: tuple[int, in
     )
 
 
-def _entry(
+def entry(
     key: str,
     title: str,
     statement: str,
@@ -134,6 +136,7 @@ def _entry(
     controls: tuple,
     bound: Any = None,
 ) -> Theorem:
+    """A record with what all these theorems share."""
     return Theorem(
         key=key,
         family="online",
@@ -166,16 +169,16 @@ _rtdp_optimism = partial(optimism_protocol, learner=_RTDP)
 _rtdp_regret = partial(regret_protocol, learner=_RTDP, bound=on_model(ucbvi_rtdp_regret_bound))
 
 THEOREMS = (
-    _entry(
+    entry(
         "ucbvi-bf.optimism",
         "UCBVI with the Bernstein bonus never underestimates the optimal value",
         SETTING + _BERNSTEIN_BONUS + _OPTIMISTIC,
         "Azar, Osband, Munos 2017 (idea); constants derived here, docs/theory/ucbvi.md#bernstein",
         "docs/theory/ucbvi.md#bernstein",
         _bf_optimism,
-        _controls_of_optimism(_bf_optimism, UCBVI(DELTA, "bernstein", 0.0)),
+        controls_of_optimism(_bf_optimism, UCBVI(DELTA, "bernstein", 0.0)),
     ),
-    _entry(
+    entry(
         "ucbvi-bf.regret",
         "The regret of UCBVI with the Bernstein bonus, with every constant",
         SETTING + _BERNSTEIN_BONUS + _REGRET + r"$(u - l)\,\min\{B_1, B_2\} + (u - l)\,\mathrm{noise}$, with $B_1$, "
@@ -186,10 +189,10 @@ THEOREMS = (
         "Azar, Osband, Munos 2017, Theorem 2 (rate); derived here, docs/theory/ucbvi.md#bernstein-regret",
         "docs/theory/ucbvi.md#bernstein-regret",
         _bf_regret,
-        _controls_of_regret(_bf_regret, UCBVI(DELTA, "bernstein", 0.0), (400_000, 100_000)),
+        controls_of_regret(_bf_regret, UCBVI(DELTA, "bernstein", 0.0), (400_000, 100_000)),
         ucbvi_regret_bound,
     ),
-    _entry(
+    entry(
         "ucbvi-doubling.regret",
         "Replanning only on doubled counts costs UCBVI a factor of about the root of two",
         SETTING + _HOEFFDING_BONUS + r"It replans only before episodes at whose start the visits of some pair are at "
@@ -198,10 +201,10 @@ THEOREMS = (
         "Jaksch, Ortner, Auer 2010 (doubling); derived here, docs/theory/ucbvi.md#doubling",
         "docs/theory/ucbvi.md#doubling",
         _doubling_regret,
-        _controls_of_regret(_doubling_regret, UCBVI(DELTA, scale=0.0, replan="doubling"), (200_000, 100_000)),
+        controls_of_regret(_doubling_regret, UCBVI(DELTA, scale=0.0, replan="doubling"), (200_000, 100_000)),
         ucbvi_regret_bound,
     ),
-    _entry(
+    entry(
         "ucbvi-ch.optimism",
         "The first bonus of Azar, Osband and Munos covers unknown rewards as well",
         SETTING + r"The bonus is $b_h(n) = (u - l)\,7HL\sqrt{1/n}$ with $L = \log(5SAT/\delta)$, $T = KH$, for a "
@@ -210,18 +213,18 @@ THEOREMS = (
         "Azar, Osband, Munos 2017, Algorithm 3; unknown rewards here, docs/theory/ucbvi.md#paper",
         "docs/theory/ucbvi.md#paper",
         _paper_optimism,
-        _controls_of_optimism(_paper_optimism, partial(_paper, scale=0.0)),
+        controls_of_optimism(_paper_optimism, partial(_paper, scale=0.0)),
     ),
-    _entry(
+    entry(
         "ucbvi-rtdp.optimism",
         "UCBVI in real time never underestimates the optimal value",
         SETTING + _HOEFFDING_BONUS + _REAL_TIME + _OPTIMISTIC,
         "Efroni, Merlis, Ghavamzadeh, Mannor 2019 (idea); docs/theory/ucbvi_rtdp.md#rtdp-optimism",
         "docs/theory/ucbvi_rtdp.md#rtdp-optimism",
         _rtdp_optimism,
-        _controls_of_optimism(_rtdp_optimism, UCBVIRTDP(DELTA, scale=0.0)),
+        controls_of_optimism(_rtdp_optimism, UCBVIRTDP(DELTA, scale=0.0)),
     ),
-    _entry(
+    entry(
         "ucbvi-rtdp.regret",
         "Planning in real time costs UCBVI a constant",
         SETTING + _HOEFFDING_BONUS + _REAL_TIME + _REGRET + r"UCBVI's bound (`ucbvi.regret`) and $(u - l)\big["
@@ -230,7 +233,7 @@ THEOREMS = (
         "Efroni, Merlis, Ghavamzadeh, Mannor 2019 (idea); derived here, docs/theory/ucbvi_rtdp.md#rtdp-regret",
         "docs/theory/ucbvi_rtdp.md#rtdp-regret",
         _rtdp_regret,
-        _controls_of_regret(_rtdp_regret, UCBVIRTDP(DELTA, scale=0.0), (100_000, 50_000)),
+        controls_of_regret(_rtdp_regret, UCBVIRTDP(DELTA, scale=0.0), (100_000, 50_000)),
         ucbvi_rtdp_regret_bound,
     ),
 )

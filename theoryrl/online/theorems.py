@@ -1,6 +1,7 @@
 """Every theorem about the online learners; each family of learners has its own file."""
 
 from theoryrl.online import (
+    _theorems_euler,
     _theorems_golf,
     _theorems_hyq,
     _theorems_identification,
@@ -17,6 +18,7 @@ from theoryrl.online import (
 )
 
 THEOREMS = (
+    *_theorems_euler.THEOREMS,
     *_theorems_golf.THEOREMS,
     *_theorems_hyq.THEOREMS,
     *_theorems_identification.THEOREMS,

@@ -25,6 +25,7 @@ __getattr__, __dir__, __all__ = attach(
         "ucb_h_regret_bound": "q_learning",
         "psrl_bayes_regret_bound": "posterior",
         "rlsvi_regret_bound": "posterior",
+        "euler_regret_bound": "euler",
         "ucbvi_regret_bound": "ucbvi",
         "ucbvi_regret_closed_form": "ucbvi",
         "ucrl2_regret_bound": "ucrl2",
