@@ -17,13 +17,13 @@ import numpy as np
 
 import theoryrl as trl
 from benchmarks.timing import race, skipped
-from theoryrl.online import UCBVI, run
+from theoryrl.online import EULER, UCBVI, UCBVIRTDP, run
 
 EPISODES = 2000
 LONG = 100_000
 TURNS = 3
 CASE = "UCBVI, chain S=20 A=2 H=20"
-PIP, JITTED = "rlberry", "rlberry, planner compiled"
+PIP, JITTED, REAL_TIME = "rlberry", "rlberry, planner compiled", "rlberry, real_time_dp"
 
 # Answers every line with the CPU seconds of that many episodes. The planner of 0.7.3 has lost its numba decorator: the
 # compiled form gets it back from outside.
@@ -39,11 +39,12 @@ print(json.dumps([environment.P.tolist(), environment.R.tolist()]), flush=True)
 names = ("backward_induction_reward_sd", "backward_induction_in_place")
 planners = {"pip": {name: getattr(ucbvi, name) for name in names}}
 planners["jitted"] = {name: numba.njit(planner) for name, planner in planners["pip"].items()}
+planners["real_time"] = planners["pip"]
 
 def seconds(form, episodes):
     for name, planner in planners[form].items():
         setattr(ucbvi, name, planner)
-    learner = UCBVIAgent(Chain(L=20, fail_prob=0.1), horizon=20)
+    learner = UCBVIAgent(Chain(L=20, fail_prob=0.1), horizon=20, real_time_dp=form == "real_time")
     start = time.process_time()
     learner.fit(budget=episodes)
     return time.process_time() - start
@@ -107,9 +108,13 @@ def peer_process(python, mdp):
 
 
 def episodes_race():
-    """Both bonuses and both forms of the peer in turns; the exact regret of every episode is part of our time."""
+    """Our learners and three forms of the peer in turns; the exact regret of every episode is part of our time."""
     mdp = trl.envs.make("chain")
     ours = {f"theoryrl, {bonus}": UCBVI(bonus=bonus) for bonus in ("hoeffding", "bernstein")}
+    for bonus in ("hoeffding", "bernstein"):
+        ours[f"theoryrl, {bonus}, doubled counts"] = UCBVI(bonus=bonus, replan="doubling")
+        ours[f"theoryrl, {bonus}, real time"] = UCBVIRTDP(bonus=bonus)
+    ours["theoryrl, EULER"] = EULER()
     samples = {(name, episodes): [] for episodes in (EPISODES, LONG) for name in ours}
     for learner in ours.values():
         run(learner, mdp, 10, jobs=1)
@@ -123,7 +128,7 @@ def episodes_race():
                     cpu_seconds(lambda n=name, e=episodes: run(ours[n], mdp, e, jobs=1)) for _ in range(repeats)
                 )
         if peer:
-            for name, form, repeats in ((PIP, "pip", 1), (JITTED, "jitted", 3)):
+            for name, form, repeats in ((PIP, "pip", 1), (JITTED, "jitted", 3), (REAL_TIME, "real_time", 3)):
                 for _ in range(repeats):
                     peer.stdin.write(f"{form} {EPISODES}\n")
                     peer.stdin.flush()
@@ -134,7 +139,7 @@ def episodes_race():
     for (name, episodes), times in samples.items():
         yield record(name, times, episodes, base)
     if not peer:
-        for name in (PIP, JITTED):
+        for name in (PIP, JITTED, REAL_TIME):
             yield skipped(
                 f"{CASE}, {EPISODES} episodes", name, "THEORYRL_RLBERRY_PYTHON does not name an interpreter that has it"
             )

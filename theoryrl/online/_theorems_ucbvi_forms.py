@@ -106,7 +106,9 @@ def controls_of_optimism(protocol: Callable, broken: Any) -> tuple[Control, ...]
     )
 
 
-def controls_of_regret(protocol: Callable, broken: Any, episodes: tuple[int, int]) -> tuple[Control, ...]:
+def controls_of_regret(
+    protocol: Callable, broken: Any, episodes: tuple[int, int], runs: int = 200
+) -> tuple[Control, ...]:
     """The controls of a regret bound; `broken` has no bonus, `episodes` are what the two need to cross it."""
     return (
         Control(
@@ -118,10 +120,10 @@ def controls_of_regret(protocol: Callable, broken: Any, episodes: tuple[int, int
         ),
         Control(
             "no bonus",
-            "Without optimism a quarter of the runs, or more, settle on the wrong arm for ever.",
+            "Without optimism runs settle on the wrong arm for ever, far more of them than delta allows.",
             partial(protocol, learner=broken, episodes=episodes[1]),
             model=unlucky_bandit,
-            runs=200,
+            runs=runs,
         ),
     )
 
