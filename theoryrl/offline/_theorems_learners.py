@@ -128,7 +128,9 @@ def fqe_game(model: FiniteHorizonMDP, mu: NDArray, n: int, cls: ProductClass | N
     slack = radius + gamma(4 * model.n_states * model.n_actions) * _trivial(model)
 
     def observe(data: Dataset) -> float:
-        return max(0.0, abs(fqe(data, target, members, initial=model.initial).estimate.value - value) - slack)
+        # The class speaks for pairs without data too, where the estimate itself would be refused.
+        q = fqe(data, target, members, initial=model.initial).q
+        return max(0.0, abs(float(model.initial @ (target[0] * q[0]).sum(axis=-1)) - value) - slack)
 
     return Game(observe, float(bound), _trivial(model))
 

@@ -126,9 +126,7 @@ def _score(data: Dataset, model: FiniteHorizonMDP) -> NDArray[np.float64]:
     allowed = model.action_mask[at]
     with np.errstate(divide="ignore"):
         each = np.where(allowed, np.log(p) + np.log(likely), -np.inf)
-    score = np.zeros(data.horizon)
-    np.add.at(score, data.step, each)
-    return score
+    return np.asarray(np.bincount(data.step, weights=each, minlength=data.horizon), np.float64)
 
 
 def _mixed(models: tuple[FiniteHorizonMDP, ...], members: NDArray[np.int64]) -> FiniteHorizonMDP:

@@ -26,6 +26,7 @@ from theoryrl.theory.theorem import Assumption, Control, ProbabilityObservations
 
 OFFLINE, ONLINE = 100_000, 20_000
 STEPS = 400_000  # offline rows, and online steps, of one run at most
+WORK = 100_000_000  # multiplications of all plans of one run at most
 
 
 def regret(
@@ -44,7 +45,11 @@ def regret(
     A control brings its own class and behaviour policy, and claims a concentrability that its data do not have.
     """
     members, policy = cls(model), behaviour(model)
-    offline, online = (min(n, STEPS // model.horizon) for n in (OFFLINE, ONLINE))
+    offline = min(OFFLINE, STEPS // model.horizon)
+    per_plan = model.n_states * model.n_actions * (model.n_states * model.horizon + sum(members.sizes))
+    online = max(1, min(ONLINE, STEPS // model.horizon, WORK // per_plan))
+    ratios = concentrability(model, policy) if claimed is None else claimed(model)
+    cover = (reachability(model)[..., np.newaxis] * model.action_mask).sum(axis=(1, 2))
     seen, limits, vacuous = np.empty(runs), np.empty(runs), True
     for index, stream in enumerate(rng.spawn(runs)):
         before, after = stream.spawn(2)
@@ -55,8 +60,8 @@ def regret(
             count,
             offline_episodes=offline,
             log_sizes=np.log(members.sizes),
-            concentrability=concentrability(model, policy) if claimed is None else claimed(model),
-            coverability=(reachability(model)[..., np.newaxis] * model.action_mask).sum(axis=(1, 2)),
+            concentrability=ratios,
+            coverability=cover,
             delta=DELTA,
             reward_width=model.reward_range[1] - model.reward_range[0],
         )
