@@ -9,6 +9,7 @@ from theoryrl.complexity._theorems_coverability import THEOREMS, harmonic, poten
 KEYS = [theorem.key for theorem in THEOREMS]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", KEYS)
 def test_as_expected_at_any_seed(key):
     for seed in range(10):
@@ -19,6 +20,7 @@ def test_as_expected_at_any_seed(key):
         assert report.tightness == pytest.approx(1, abs=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", KEYS)
 @pytest.mark.parametrize("name", ["riverswim", "binary_tree", "garnet"])
 def test_models_of_the_library(key, name):

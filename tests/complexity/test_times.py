@@ -234,6 +234,16 @@ def test_bias_optimality_against_enumeration(seed, branching, ties):
     assert average_reward(mdp.to_sparse()).span == pytest.approx(plan.span, abs=1e-9)
 
 
+def test_a_bias_that_only_the_third_term_sees():
+    # State 0 stays for nothing or goes round 0 -> 1 -> 2 -> 0 with rewards 0, 1, -1: the same gain, and a tie in the
+    # optimality equation of staying, but going round has partial sums 0, 1, 0 and bias 1/3.
+    table = np.zeros((3, 2, 3))
+    table[0, 0, 0] = table[0, 1, 1] = table[1, :, 2] = table[2, :, 0] = 1.0
+    plan = average_reward(trl.FiniteHorizonMDP(table, [[0, 0], [1, 1], [-1, -1]], horizon=2))
+    assert plan.gain == pytest.approx(0, abs=1e-14) and plan.policy[0] == 1
+    assert plan.bias == pytest.approx([1 / 3, 1 / 3, -2 / 3], abs=1e-12) and plan.span == pytest.approx(1, abs=1e-12)
+
+
 @given(seeds)
 def test_names_of_states_do_not_matter(seed):
     mdp = masked(seed)

@@ -120,7 +120,6 @@ def _shortest(
     while True:
         steps = np.where(usable, 1.0 + table @ np.where(sure, best, 0.0), np.inf)
         better = steps.min(axis=1) < best
-        better[target] = False
         policy = np.where(better & sure, steps.argmin(axis=1), policy)
         new = np.full_like(best, np.inf)
         _put_times(table[every, policy], sure, target, new)
