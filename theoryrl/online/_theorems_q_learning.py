@@ -26,7 +26,7 @@ from theoryrl.online.uniform import Uniform
 from theoryrl.theory.theorem import Assumption, Control, ProbabilityObservations, Progress, Proof, Theorem
 
 # An episode of Q-learning costs less than one of a planner, and its bound needs more of them to say something.
-TIMES_THE_EPISODES = 5
+TIMES_THE_EPISODES = 3
 
 
 def optimism_protocol(
@@ -248,9 +248,9 @@ def _regret_theorem(
             Control(
                 "no bonus",
                 "Without optimism some runs settle on the wrong arm for ever.",
-                partial(protocol, learner=learner(DELTA, scale=0.0), episodes=50_000),
+                partial(protocol, learner=learner(DELTA, scale=0.0), episodes=25_000),
                 model=unlucky_bandit,
-                runs=200,
+                runs=100,
             ),
         ),
         proof=Proof("written", f"{_DOCS}#{key}-regret"),
