@@ -66,14 +66,14 @@ def twin(mdp, settings, data, starts):
     return up, low, gap, policy, min(float(H), y + c * extra)
 
 
-@given(mdp=mdps(), seed=st.integers(0, 1000), scale=st.sampled_from([1.0, 0.05]))
+@given(mdp=mdps(), seed=st.integers(0, 1000), scale=st.sampled_from([1.0, 0.05, 0.001]))
 def test_twin(mdp, seed, scale):
     settings = BPIUCBVI(0.5, 0.1, scale=scale)
     state, tables, rng = settings.init(problem_of(mdp)), sampler(mdp), np.random.default_rng(seed)
     low, high = mdp.reward_range
     data: dict = {}
     starts = []
-    for episode in range(6):
+    for episode in range(12):
         before = state.policy.copy()
         changed = plan(state, episode)
         assert changed == (not np.array_equal(before, state.policy))
