@@ -268,6 +268,8 @@ def test_hard_rewards_grow_from_random_ones():
     assert (after >= before).all() and after.max() > before.max() and after[24:].mean() > 1.5 * before[24:].mean()
     assert np.array_equal(found, hard_rewards(mdp, wrong, 0, starts=20))
     assert np.abs(plug_in_losses(mdp, mdp.transition, found)).max() < 1e-12
+    large = hard_rewards(trl.random_mdp(6, 3, 20, rng=0), np.full((6, 3, 6), 1 / 6), starts=2, rounds=1)
+    assert large.shape[0] == 258 and len(np.unique(large[:256].reshape(256, -1).argmax(axis=1))) == 256
 
 
 # ---- bounds

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from theoryrl.mdp.model import FiniteHorizonMDP
-from theoryrl.online._protocols import BACKUPS, BOUNDED, DELTA, INDEPENDENT, value_rounding
+from theoryrl.online._protocols import BOUNDED, DELTA, INDEPENDENT, value_rounding
 from theoryrl.online.bounds.identification import (
     bpi_ucbvi_sample_bound,
     rf_express_sample_bound,
@@ -21,6 +21,8 @@ from theoryrl.online.rf_express import RFExpress
 from theoryrl.online.rf_ucrl import RFUCRL
 from theoryrl.theory.theorem import Assumption, Control, ProbabilityObservations, Progress, Proof, Theorem
 
+# What one verification may cost, in backups of a single successor (each learner plans before every episode).
+WORK = 3e8
 SampleBound = Callable[[FiniteHorizonMDP, float], int]
 
 
@@ -46,7 +48,7 @@ def affordable(model: FiniteHorizonMDP, runs: int) -> int:
     """How many episodes of each run a verification can pay for."""
     rows = model.to_sparse().transition
     per_episode = model.horizon * (rows.data.size / rows.n_layers + model.n_states * model.n_actions)
-    return max(200, int(BACKUPS / (runs * per_episode)))
+    return max(200, int(WORK / (runs * per_episode)))
 
 
 def _broken_off(result: Identification) -> str:

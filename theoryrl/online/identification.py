@@ -25,6 +25,9 @@ from theoryrl.mdp.sampling import draw_initial, draw_step, sampler
 from theoryrl.online.run import SECONDS_BETWEEN_REPORTS
 from theoryrl.online.verbs import Problem, act, observe, plan, sample, stopped
 
+# Of more (layer, state, action) triples than this, so many are tried one by one as rewards.
+SINGLE_REWARDS = 256
+
 
 def _explore(learner, tables, horizon, first, last, most, environment_rng, learner_rng):  # type: ignore[no-untyped-def]
     """Episodes `first` to `last - 1` unless the learner stops before one; the number of episodes played, or -1.
@@ -249,7 +252,7 @@ def hard_rewards(
     With pi optimal in the truth and pi^ in `model` under a reward r, the reward that is 1 where d^pi > d^pi^ and 0
     elsewhere maximises the loss <d^pi - d^pi^, r> of that pair. From random rewards (sparse, dense, in between) the
     search goes all the way, half or a quarter of the way there, whichever really loses most, as long as the loss grows.
-    All rewards paid for a single (layer, state, action) come first.
+    Rewards paid for a single (layer, state, action) come first: all of them, or 256 drawn at random if there are more.
 
     Parameters
     ----------
@@ -262,11 +265,15 @@ def hard_rewards(
 
     Returns
     -------
-    ndarray (H S A + starts, H, S, A)
+    ndarray (min(H S A, 256) + starts, H, S, A)
     """
     shape = _full(mdp, 1)[1:]
-    single = np.eye(int(np.prod(shape))).reshape(-1, *shape)
     generator = np.random.Generator(np.random.PCG64(as_seed_sequence(rng)))
+    entries = np.arange(int(np.prod(shape)))
+    if len(entries) > SINGLE_REWARDS:
+        entries = np.sort(generator.choice(entries, SINGLE_REWARDS, replace=False))
+    single = np.zeros((len(entries), *shape))
+    single.reshape(len(entries), -1)[np.arange(len(entries)), entries] = 1.0
     found = generator.random((starts, *shape))
     # Half of the rewards are 0 or 1.
     found[::2] = found[::2] < generator.random((len(found[::2]), 1, 1, 1))
