@@ -280,3 +280,10 @@ def test_the_class_on_which_golf_fails():
     assert classes.completeness(
         classes.bellman_closure(classes.ProductClass(list(cls.values.swapaxes(0, 1))), mdp), mdp
     )
+
+
+def test_consistent_distractors_err_at_several_layers():
+    mdp = random_mdp(4, 3, 4, 1)
+    cls = classes.realizable_class(mdp, 20, kind="consistent")
+    layers = {int(np.argwhere(np.abs(residuals(mdp, f)) > 1e-9)[0, 0]) for f in cls.values[1:]}
+    assert len(layers) >= 3

@@ -193,3 +193,14 @@ def test_other_sizes_and_kinds_are_refused():
         classes.completeness(TabularClass(3, 2, 3), mdp, into=FiniteClass(np.zeros((1, 3, 3, 2))))
     with pytest.raises(ValueError, match="tolerance must be at least 0"):
         classes.realizability(FiniteClass(np.zeros((1, 3, 3, 2))), mdp, tolerance=float("nan"))
+
+
+def test_policy_closure_takes_the_policy_of_the_next_layer():
+    mdp = random_mdp(3, 2, 3, 7)
+    rng = np.random.default_rng(0)
+    cls = random_product(mdp, (2, 3, 2), rng)
+    for policy in (rng.integers(0, 2, (3, 3)), rng.dirichlet(np.ones(2), (3, 3))):
+        choice = stochastic_layers(policy, mdp)
+        expected = violation(cls.layers, cls.layers, mdp, choice)
+        assert classes.policy_closure(cls, mdp, policy).violation == pytest.approx(expected, abs=1e-12)
+        assert abs(violation(cls.layers, cls.layers, mdp, np.roll(choice, 1, axis=0)) - expected) > 1e-3

@@ -20,7 +20,7 @@ from theoryrl.complexity import (
     eluder_rank_bound,
     is_eluder_sequence,
 )
-from theoryrl.complexity._eluder_search import RankBound, matching, positions, rounding_slack
+from theoryrl.complexity._eluder_search import RankBound, Search, matching, positions, rounding_slack
 from theoryrl.complexity._theorems_eluder import longest_sequence, tabular
 from theoryrl.envs import linear_mdp
 from theoryrl.testing import naive
@@ -134,6 +134,11 @@ def test_ties_are_decided_in_rationals():
     matrix = np.array([[0.6, 0.8, 1.0], [0.0, 1.0, 1.0], [1.0, 0.0, 1.0]])
     assert rounding_slack(matrix) > 0
     assert distributional_eluder(matrix, 0.9).value == plain_dimension(matrix, 0.9)
+    # One unit in the last place less, and the sum is below 1.
+    below = matrix.copy()
+    below[0, 0] = np.nextafter(0.6, 0)
+    assert [plain_at(m, 1.0) for m in (matrix, below)] == [2, 3]
+    assert distributional_eluder(below, 0.9).value == 3
     grid = np.array([[3.0, 4.0, 5.0], [0.0, 5.0, 5.0], [5.0, 0.0, 5.0]])
     assert rounding_slack(grid) == 0
     assert distributional_eluder(grid, 4.5).value == plain_dimension(grid, 4.5) == 2
@@ -292,6 +297,39 @@ def test_a_dimension_that_is_not_known_is_refused():
     assert not found.exact
     with pytest.raises(ValueError, match=r"the dimension is between \d+ and \d+"):
         _ = found.value
+
+
+def plain_at(table, threshold):
+    """The longest sequence at one threshold, by trying every column next, in rationals."""
+    rows = [[Fraction(float(x)) ** 2 for x in row] for row in table]
+    level = Fraction(float(threshold)) ** 2
+
+    def longest(sums, depth):
+        top = depth
+        for j in range(len(rows[0])):
+            if any(total < level <= row[j] for total, row in zip(sums, rows, strict=True)):
+                top = max(top, longest([total + row[j] for total, row in zip(sums, rows, strict=True)], depth + 1))
+        return top
+
+    return longest([Fraction(0)] * len(rows), 0)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_bounds_and_search_alone_at_every_threshold(seed):
+    """Without the greedy start, which would hide a bound that is too low."""
+    table = np.abs(np.random.default_rng(seed).standard_normal((7, 5)))
+    thresholds = np.unique(table)
+    truth = [plain_at(table, t) for t in thresholds]
+    caps = RankBound(table)
+    fresh = Search(table, thresholds, rounding_slack(table), 10**6)
+    for k, length in enumerate(truth):
+        assert fresh._bound(k, k, caps, math.inf) >= length
+        assert fresh._bound(max(0, k - 3), min(k + 3, len(truth) - 1), caps, math.inf) >= length
+        alone = Search(table, thresholds, rounding_slack(table), 10**6)
+        assert alone._exhaust(alone.level(k), 99)
+        assert alone.best == length
+    # Somewhere the bound by positions is what counts.
+    assert any(fresh._bound(k, k, caps, math.inf) == length for k, length in enumerate(truth))
 
 
 @given(st.lists(st.integers(1, 6), max_size=6))
