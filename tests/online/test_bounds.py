@@ -22,7 +22,7 @@ from theoryrl.online.bounds import ucbvi as bounds_of_ucbvi
 SIZES = {"n_states": 3, "n_actions": 2, "horizon": 4, "delta": 0.05}
 
 
-def slow_bound(K, S, A, H, delta, stationary, G, bonus, replan="always", real_time=False):
+def slow_bound(K, S, A, H, delta, stationary, G, bonus, replan="always", real_time=False, sharp_alone=False):
     """The page's formulas, term by term."""
     e = 3 if bonus == "hoeffding" else 25 / 3
 
@@ -75,7 +75,7 @@ def slow_bound(K, S, A, H, delta, stationary, G, bonus, replan="always", real_ti
     c += 10 / 3 * math.sqrt(1.25 * math.log(10 * S * A * H * N * (N + 1) / delta))
     sharp = growth * c * math.sqrt((2 if replan == "doubling" else 1) * variance * inverse) + main(psi)
     sharp += 2 * growth * (groups * S * A * F(N / (S * A), rho) + H * S * A * late)
-    return min(K * H, min(main(phi), sharp) + noise)
+    return sharp if sharp_alone else min(K * H, min(main(phi), sharp) + noise)
 
 
 @pytest.mark.parametrize("stationary", [True, False])
@@ -88,6 +88,16 @@ def test_formulas_of_doubled_counts_and_of_real_time(bonus, stationary, K):
     real = ucbvi_rtdp_regret_bound(K, **settings)
     assert float(real) == pytest.approx(slow_bound(K, 3, 2, 4, 0.05, stationary, 2, bonus, real_time=True), rel=1e-10)
     assert ucbvi_regret_bound(K, **settings) <= min(late, real)
+
+
+@pytest.mark.parametrize("stationary", [True, False])
+@pytest.mark.parametrize("form", [("always", False), ("doubling", False), ("always", True)])
+@pytest.mark.parametrize("K", [3, 20_000])
+def test_formula_from_the_total_variance(stationary, form, K):
+    sizes = bounds_of_ucbvi._Sizes(3, 2, 4, 0.05, stationary, 2, form[0] == "doubling", form[1])
+    fast = bounds_of_ucbvi._from_total_variance(np.array(float(K)), sizes, np.log(25 / 3 * K * (K + 1) / 0.05))
+    slow = slow_bound(K, 3, 2, 4, 0.05, stationary, 2, "bernstein", *form, sharp_alone=True)
+    assert float(fast) == pytest.approx(slow, rel=1e-10)
 
 
 def test_planning_late_costs_a_constant_or_a_root_of_two():
