@@ -19,6 +19,8 @@ def test_bandit_closed_forms():
     noisy = bandit(reward_law="bernoulli")
     assert ope_variance(noisy, target, behaviour) == pytest.approx(0.25 * 16 * 0.5 - 0.25, rel=1e-14)
     assert efficiency_bound(noisy, target, behaviour) == pytest.approx(4 * 0.25, rel=1e-14)
+    # pi^2 / b times the variance of each arm: 1/3 * 3/16 + 1 * 1/4.
+    assert efficiency_bound(noisy, np.array([[0.5, 0.5]]), behaviour) == pytest.approx(0.3125, rel=1e-14)
     exact = np.array([[[0.25, 0.5]]])
     assert ope_variance(noisy, target, behaviour, "doubly-robust", exact) == pytest.approx(4 * 0.25, rel=1e-14)
 
