@@ -35,7 +35,7 @@ from theoryrl.online import (
 )
 
 DELTA = 0.05
-EPISODES = 100_000
+EPISODES = 50_000
 ERROR = 0.05  # the chance that any of all the statements about pairs is wrong
 SCALES = {"theory": 1.0, "tenth": 0.1}  # "tenth": bonuses a tenth of what the proofs ask, so that no theorem holds
 
