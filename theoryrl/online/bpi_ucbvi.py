@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from theoryrl.online._counting import ERROR, bound_over_starts, count_start, count_step
+from theoryrl.online._settings import require_level
 from theoryrl.online.verbs import Problem, act, chance, observe, plan, stopped, upper_value
 
 # What observe keeps up to date about a pair: visits, mean reward, rho_n, sqrt(8 l_n / n) and the terms in W of Q and G.
@@ -133,8 +134,7 @@ def check_identification(epsilon: float, delta: float, scale: float) -> None:
     """
     if not (epsilon > 0 and math.isfinite(epsilon)):
         raise ValueError(f"epsilon must be positive and finite, not {epsilon!r}")
-    if not 0 < delta < 1:
-        raise ValueError(f"delta must lie in (0, 1), not {delta!r}")
+    require_level(delta)
     if not (scale >= 0 and math.isfinite(scale)):
         raise ValueError(f"scale must be finite and not negative, not {scale!r}")
 

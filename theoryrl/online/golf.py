@@ -35,6 +35,7 @@ from theoryrl.classes.values import FiniteClass, ProductClass
 from theoryrl.mdp.model import FiniteHorizonMDP
 from theoryrl.mdp.rounding import U
 from theoryrl.online._golf_kernels import backtrack, losses_of_column, most_optimistic, raise_peaks, reach
+from theoryrl.online._settings import require_level, require_scale
 from theoryrl.online.verbs import Problem, act, chance, observe, plan, upper_value
 
 # Failures that the level of the tests, the energy of residuals and the start law may each have a share of.
@@ -101,12 +102,10 @@ class GOLF:
 
     def __post_init__(self) -> None:
         require_enumerated(self.cls)
-        if not 0 < self.delta < 1:
-            raise ValueError(f"delta must lie in (0, 1), not {self.delta!r}")
+        require_level(self.delta)
         if self.test not in ("lazy", "full"):
             raise ValueError(f"test must be 'lazy' or 'full', not {self.test!r}")
-        if not (self.scale >= 0 and math.isfinite(self.scale)):
-            raise ValueError(f"scale must be finite and not negative, not {self.scale!r}")
+        require_scale(self.scale)
 
     @property
     def provable(self) -> bool:

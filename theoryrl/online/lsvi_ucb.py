@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from theoryrl._jit import kernel
 from theoryrl.mdp._checks import frozen
 from theoryrl.mdp.model import FiniteHorizonMDP
+from theoryrl.online._settings import require_level, require_scale
 from theoryrl.online.verbs import Problem, act, chance, observe, plan, upper_value
 
 LOG_2 = math.log(2.0)
@@ -90,12 +91,10 @@ class LSVIUCB:
         if not np.isfinite(table).all():
             raise ValueError("features must be finite")
         object.__setattr__(self, "features", table)
-        if not 0 < self.delta < 1:
-            raise ValueError(f"delta must lie in (0, 1), not {self.delta!r}")
+        require_level(self.delta)
         if self.replan not in ("always", "doubling"):
             raise ValueError(f"replan must be 'always' or 'doubling', not {self.replan!r}")
-        if not (self.scale >= 0 and math.isfinite(self.scale)):
-            raise ValueError(f"scale must be finite and not negative, not {self.scale!r}")
+        require_scale(self.scale)
 
     @property
     def provable(self) -> bool:

@@ -33,6 +33,7 @@ from theoryrl.classes.values import FiniteClass
 from theoryrl.mdp._checks import require_int
 from theoryrl.mdp.model import FiniteHorizonMDP
 from theoryrl.online._golf_kernels import most_optimistic
+from theoryrl.online._settings import require_level
 from theoryrl.online.golf import in_units
 from theoryrl.online.verbs import Problem, act, chance, observe, plan, upper_value
 
@@ -129,8 +130,7 @@ class OLIVE:
             raise TypeError(f"cls must be a FiniteClass, not {type(self.cls).__name__}")
         if not (self.epsilon > 0 and math.isfinite(self.epsilon)):
             raise ValueError(f"epsilon must be positive and finite, not {self.epsilon!r}")
-        if not 0 < self.delta < 1:
-            raise ValueError(f"delta must lie in (0, 1), not {self.delta!r}")
+        require_level(self.delta)
         if self.rank is not None:
             require_int(self.rank, 1, "rank")
         if self.variant not in ("q", "v"):

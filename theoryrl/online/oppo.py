@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from theoryrl._jit import kernel
 from theoryrl.mdp._checks import require_int
 from theoryrl.online._q_learning import optimistic_tables
+from theoryrl.online._settings import require_level, require_scale
 from theoryrl.online.verbs import Problem, act, chance, observe, plan, upper_value
 
 
@@ -83,10 +84,8 @@ class OPPO:
 
     def __post_init__(self) -> None:
         require_int(self.episodes, 1, "episodes")
-        if not 0 < self.delta < 1:
-            raise ValueError(f"delta must lie in (0, 1), not {self.delta!r}")
-        if not (self.scale >= 0 and math.isfinite(self.scale)):
-            raise ValueError(f"scale must be finite and not negative, not {self.scale!r}")
+        require_level(self.delta)
+        require_scale(self.scale)
         if self.eta is not None and not (self.eta >= 0 and math.isfinite(self.eta)):
             raise ValueError(f"eta must be finite and not negative, not {self.eta!r}")
 

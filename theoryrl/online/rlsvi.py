@@ -21,6 +21,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from theoryrl.online._settings import require_scale
 from theoryrl.online.verbs import Problem, act, chance, observe, plan, sample, upper_value
 
 
@@ -61,8 +62,7 @@ class RLSVI:
     scale: float = 1.0
 
     def __post_init__(self) -> None:
-        if not (self.scale >= 0 and math.isfinite(self.scale)):
-            raise ValueError(f"scale must be finite and not negative, not {self.scale!r}")
+        require_scale(self.scale)
 
     @property
     def provable(self) -> bool:

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from theoryrl.mdp._checks import require_int
+from theoryrl.online._settings import require_level
 from theoryrl.online.bounds.rmax import rmax_allowance, rmax_visits
 from theoryrl.online.verbs import Problem, act, chance, observe, plan, upper_value
 
@@ -69,8 +70,7 @@ class RMax:
     def __post_init__(self) -> None:
         if not 0 < self.epsilon < math.inf:
             raise ValueError(f"epsilon must be positive and finite, not {self.epsilon!r}")
-        if not 0 < self.delta < 1:
-            raise ValueError(f"delta must lie in (0, 1), not {self.delta!r}")
+        require_level(self.delta)
         if self.visits is not None:
             require_int(self.visits, 1, "visits")
 

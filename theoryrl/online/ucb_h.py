@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from theoryrl.online._q_learning import bonus_factor, most_to_come, optimistic_tables, settle
+from theoryrl.online._settings import require_level, require_scale
 from theoryrl.online.verbs import VISITED, Problem, act, chance, observe, plan, upper_value
 
 
@@ -59,10 +60,8 @@ class UCBH:
     scale: float = 1.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.delta < 1:
-            raise ValueError(f"delta must lie in (0, 1), not {self.delta!r}")
-        if not (self.scale >= 0 and math.isfinite(self.scale)):
-            raise ValueError(f"scale must be finite and not negative, not {self.scale!r}")
+        require_level(self.delta)
+        require_scale(self.scale)
 
     @property
     def provable(self) -> bool:

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from theoryrl.mdp._checks import require_int
+from theoryrl.online._settings import require_level
 from theoryrl.online._ucbvi_kernels import (
     AZAR_BF,
     BERNSTEIN,
@@ -158,8 +159,7 @@ class UCBVI:
 
 def check_settings(delta: float, bonus: str, scale: float, bonuses: tuple[str, ...]) -> None:
     """Raise ValueError if a setting is out of its range."""
-    if not 0 < delta < 1:
-        raise ValueError(f"delta must lie in (0, 1), not {delta!r}")
+    require_level(delta)
     if bonus not in bonuses:
         raise ValueError(f"bonus must be one of {', '.join(map(repr, bonuses))}, not {bonus!r}")
     if not (scale >= 0 and math.isfinite(scale)):

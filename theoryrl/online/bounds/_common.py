@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from theoryrl.mdp._checks import require_int
+from theoryrl.online._settings import require_level
 
 # Beyond this many visits of a pair the sum over visits is bounded by an integral.
 SUMMED_VISITS = 1_000_000
@@ -23,8 +24,7 @@ def checked(
         raise ValueError("episodes must be finite and at least 1")
     for value, name in ((n_states, "n_states"), (n_actions, "n_actions"), (horizon, "horizon")):
         require_int(value, 1, name)
-    if not 0 < delta < 1:
-        raise ValueError(f"delta must lie in (0, 1), not {delta!r}")
+    require_level(delta)
     if not (reward_width >= 0 and math.isfinite(reward_width)):
         raise ValueError(f"reward_width must be finite and not negative, not {reward_width!r}")
     return counts

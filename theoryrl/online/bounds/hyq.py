@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from theoryrl.mdp._checks import require_int
+from theoryrl.online._settings import require_level
 
 # 1 / (1 - e^{-1/2}): squared error of a least-squares fit.
 FIT = 1.0 / (1.0 - math.exp(-0.5))
@@ -64,8 +65,7 @@ def hyq_regret_bound(
             raise ValueError(f"{name} must be {horizon} numbers of at least 0, one per layer")
     if not (sizes >= 0).all():
         raise ValueError("log_sizes must not be negative")
-    if not 0.0 < delta < 1.0:
-        raise ValueError(f"delta must lie in (0, 1), not {delta!r}")
+    require_level(delta)
     if not (reward_width >= 0.0 and math.isfinite(reward_width)):
         raise ValueError(f"reward_width is {reward_width}, not finite and non-negative")
     count = np.asarray(episodes, float)
