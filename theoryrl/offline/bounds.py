@@ -13,11 +13,10 @@ from theoryrl.mdp._checks import frozen, require_int
 from theoryrl.mdp.evaluation import occupancy
 from theoryrl.mdp.model import FiniteHorizonMDP, require_model
 from theoryrl.mdp.planning import backward_induction
+from theoryrl.theory.search import first_true
 
 # 1 / (1 - e^{-1/2}): squared error of a least-squares fit, see docs/theory/fqi.md.
 FIT = 1.0 / (1.0 - math.exp(-0.5))
-# No bound that is not met within this many trajectories is worth a number.
-MOST_EPISODES = 2**62
 
 __all__ = [
     "min_episodes",
@@ -288,7 +287,7 @@ def vi_lcb_model_bound(mdp: FiniteHorizonMDP, mu: ArrayLike, episodes: ArrayLike
     return np.asarray(found).reshape(np.shape(episodes))
 
 
-def min_episodes(bound: Callable[..., ArrayLike], epsilon: float, **settings: Any) -> int:
+def min_episodes(bound: Callable[..., ArrayLike], epsilon: float, /, **settings: Any) -> int:
     """The least number of trajectories n with bound(n) <= epsilon.
 
     Parameters
@@ -314,15 +313,10 @@ def min_episodes(bound: Callable[..., ArrayLike], epsilon: float, **settings: An
     def met(episodes: int) -> bool:
         return bool(np.all(np.asarray(bound(episodes, **settings)) <= epsilon))
 
-    short, enough = 0, 1
-    while not met(enough):
-        short, enough = enough, 2 * enough
-        if enough > MOST_EPISODES:
-            raise ValueError(f"{getattr(bound, '__name__', 'the bound')} is above {epsilon} for all n up to 2^62")
-    while enough - short > 1:
-        middle = (enough + short) // 2
-        short, enough = (short, middle) if met(middle) else (middle, enough)
-    return enough
+    found = first_true(met)
+    if found is None:
+        raise ValueError(f"{getattr(bound, '__name__', 'the bound')} is above {epsilon} for all n up to 2^62")
+    return found
 
 
 def _capped(factor: float, episodes: ArrayLike, horizon: int, width: float) -> NDArray[np.float64]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
 from theoryrl.mdp._checks import require_int
 from theoryrl.mdp.randomness import as_generator
+from theoryrl.theory.search import first_true
 
 # Betting alternatives of the e-process: failure probabilities delta + (1 - delta) 2^-j.
 _ALTERNATIVES = 2.0 ** -np.arange(8)
@@ -152,7 +152,7 @@ def runs_needed(delta: float, confidence: float = 0.99, failures: int = 0) -> in
     def enough(runs: int) -> bool:
         return clopper_pearson(failures, runs, level)[1] <= delta
 
-    return _first(enough, failures + 1)
+    return first_true(enough, failures + 1, _MOST_RUNS)
 
 
 def runs_to_decide(failures: int, runs: int, delta: float, confirm: float, refute: float) -> int | None:
@@ -170,23 +170,7 @@ def runs_to_decide(failures: int, runs: int, delta: float, confirm: float, refut
             return clopper_pearson(min(n, -(-failures * n // runs)), n, confirm)[1] <= delta
         return clopper_pearson(failures * n // runs, n, refute)[0] > delta
 
-    return _first(enough, runs + 1)
-
-
-def _first(enough: Callable[[int], bool], start: int) -> int | None:
-    """The first n >= start with enough(n), by doubling and bisection; None beyond the largest number worth naming."""
-    low, high = start, start
-    while not enough(high):
-        low, high = high + 1, 2 * high
-        if high > _MOST_RUNS:
-            return None
-    while low < high:
-        middle = (low + high) // 2
-        if enough(middle):
-            high = middle
-        else:
-            low = middle + 1
-    return high
+    return first_true(enough, runs + 1, _MOST_RUNS)
 
 
 class Slope(NamedTuple):

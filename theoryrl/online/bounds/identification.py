@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from theoryrl.online.bounds._common import checked
-from theoryrl.online.bounds.inversion import MOST_EPISODES
 from theoryrl.online.rf_express import express_target
+from theoryrl.theory.search import LARGEST, first_true
 
 # Sums over visits are exact for this many terms, then in blocks that grow by this factor, each at its largest term.
 EXACT_VISITS = 100_000
@@ -195,16 +195,10 @@ def _stopping_bound(
         start = math.log(events) + float(log_histograms(np.array(float(k)), n_states))
         return (k - 1) * target >= summed + 7.5 * cap * start * (1 + math.log(k))
 
-    enough = 8
-    while not met(enough):
-        enough *= 2
-        if enough > MOST_EPISODES:
-            raise ValueError("the bound is beyond 2^62 episodes")
-    short = enough // 2
-    while enough - short > 1:
-        middle = (enough + short) // 2
-        enough, short = (middle, short) if met(middle) else (enough, middle)
-    return max(enough, 8)
+    found = first_true(met, 8)
+    if found is None:
+        raise ValueError("the bound is beyond 2^62 episodes")
+    return found
 
 
 def _sums_of_widths(
@@ -212,7 +206,7 @@ def _sums_of_widths(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Ends N and upper bounds on 1 + sum_{n=1}^{N-1} width(n) of a width that falls; linear between is one as well."""
     ends = list(np.arange(EXACT_VISITS + 1.0))
-    while ends[-1] < 2.0 * MOST_EPISODES:
+    while ends[-1] < 2.0 * LARGEST:
         ends.append(math.ceil(ends[-1] * GROWTH))
     marks = np.array(ends)
     terms = np.concatenate([[1.0], width(marks[1:-1])])

@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-# No bound that is not met within this many episodes is worth a number.
-MOST_EPISODES = 2**62
+from theoryrl.theory.search import first_true
 
 
-def min_episodes(bound: Callable[..., ArrayLike], epsilon: float, **settings: Any) -> int:
+def min_episodes(bound: Callable[..., ArrayLike], epsilon: float, /, **settings: Any) -> int:
     """A number of episodes K with bound(K) / K <= epsilon, the least one if bound(K) / K falls with K.
 
     By then the uniform mixture of the K policies played loses at most epsilon against the optimal one, with the
@@ -43,16 +42,7 @@ def min_episodes(bound: Callable[..., ArrayLike], epsilon: float, **settings: An
     def met(episodes: int) -> bool:
         return bool(np.all(np.asarray(bound(episodes, **settings)) <= epsilon * episodes))
 
-    enough = 1
-    while not met(enough):
-        enough *= 2
-        if enough > MOST_EPISODES:
-            raise ValueError(f"{getattr(bound, '__name__', 'the bound')} is above {epsilon} K for all K up to 2^62")
-    short = enough // 2  # fails, or is 0
-    while enough - short > 1:
-        middle = (enough + short) // 2
-        if met(middle):
-            enough = middle
-        else:
-            short = middle
-    return enough
+    found = first_true(met)
+    if found is None:
+        raise ValueError(f"{getattr(bound, '__name__', 'the bound')} is above {epsilon} K for all K up to 2^62")
+    return found

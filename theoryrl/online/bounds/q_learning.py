@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from theoryrl.online._q_learning import bonus_factor
 from theoryrl.online.bounds._common import checked, sum_over_visits
-from theoryrl.online.bounds.inversion import MOST_EPISODES
+from theoryrl.theory.search import LARGEST, first_true
 
 
 def ucb_h_regret_bound(
@@ -136,11 +136,5 @@ def _power_sum(count: ArrayLike, power: float) -> NDArray[np.float64]:
 
 def _locked_out(chance: float, power: float, delta: float) -> int:
     """The largest K, up to 2^62, with chance * Z(K - 1) <= delta."""
-    short, above = 1, MOST_EPISODES + 1
-    while above - short > 1:
-        middle = (short + above) // 2
-        if chance * float(_power_sum(middle - 1, power)) <= delta:
-            short = middle
-        else:
-            above = middle
-    return short
+    beyond = first_true(lambda k: chance * float(_power_sum(k - 1, power)) > delta)
+    return (LARGEST + 1 if beyond is None else beyond) - 1
