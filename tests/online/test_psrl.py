@@ -157,6 +157,27 @@ def test_rows_that_underflow_become_a_vertex():
     assert row.tolist() == [0.0, 0.0, 1.0]
 
 
+def test_rows_whose_sum_has_no_reciprocal_are_distributions():
+    class Faint:
+        def standard_gamma(self, shape):
+            return 1e-310
+
+        def integers(self, low, high):
+            return low
+
+    row = np.zeros(3)
+    plain(draw_row)(np.full(3, 0.01), row, Faint())
+    assert row.tolist() == [1.0, 0.0, 0.0]
+
+
+def test_ranks_of_rewards_where_rows_are_sure():
+    ranks = get("psrl.posterior-sampling").protocol
+    for model in (trl.random_mdp(1, 2, 1, rng=0), trl.random_mdp(1, 2, 2, rng=0, staged=True)):
+        seen = ranks(model, rng=np.random.SeedSequence(1), runs=200, jobs=None, progress=None)
+        # 20 of 200 are expected to fail; 45 are six standard deviations away.
+        assert 1 <= seen.failures.sum() <= 45
+
+
 @given(mdp=mdps(masked=False), seed=st.integers(0, 1000))
 def test_it_never_sees_what_it_did_not_visit(mdp, seed):
     mdp = mdp.to_dense()

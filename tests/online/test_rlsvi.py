@@ -16,6 +16,7 @@ from theoryrl.online import RLSVI, Problem, driver, rlsvi_regret_bound, run
 from theoryrl.online.verbs import act, chance, observe, plan, sample, upper_value
 from theoryrl.testing import mdps
 from theoryrl.theory import get, verify
+from theoryrl.theory.verdict import decide_mean
 
 
 def problem_of(mdp):
@@ -198,3 +199,10 @@ def test_optimism_on_a_time_varying_model_with_losses():
     # At least 0.157 of the runs are optimistic: 60 pessimistic ones have probability 4e-5.
     assert not seen.failures.all()
     assert np.allclose(seen.observed, trl.backward_induction(mdp).value[0, 0])
+
+
+def test_regret_where_rewards_cannot_differ():
+    mdp = trl.FiniteHorizonMDP(np.full((2, 2, 2), 0.5), np.full((2, 2), 3.0), horizon=3, reward_range=(3.0, 3.0))
+    seen = get("rlsvi.regret").protocol(mdp, rng=np.random.SeedSequence(1), runs=2, jobs=1, progress=None, episodes=5)
+    assert seen.observed.tolist() == [0.0, 0.0] and seen.bound == 0.0
+    assert decide_mean(seen).verdict == "consistent"

@@ -78,12 +78,13 @@ def _mean_regret(
 ) -> dict[str, Any]:
     """What both regret protocols report, of all checkpoints in the series and of the last one in the claim."""
     trivial = float(count[-1]) * width
+    allowance = rounding * count[-1] + count[-1] * (count[-1] + 100) * 2 * U * width + 1e-300
     return {
         "observed": np.clip(regret[:, -1], 0.0, trivial),  # only rounding leads outside
         "bound": float(bound[-1]),
         "low": 0.0,
-        "high": trivial,
-        "allowance": rounding * count[-1] + count[-1] * (count[-1] + 100) * 2 * U * width,
+        "high": max(trivial, allowance),  # where rewards cannot differ only rounding is left
+        "allowance": allowance,
         "series": {"episodes": count, "regret": regret, "bound": bound, "trivial": count * width},
         "remark": VACUOUS if (bound >= count * width).all() else "",
     }
@@ -135,7 +136,8 @@ def rank_protocol(
 ) -> ProbabilityObservations:
     """Where the true model stands among 19 posterior draws, by the distance of a row from what was seen of it.
 
-    The row is that of the most visited pair. `distort` replaces the parameters of the posterior before the draws.
+    The row is that of the most visited pair; where there is one state alone, so that rows are sure, the mean reward of
+    the pair. `distort` replaces the parameters of the posterior of the rows before the draws.
     """
     children = rng.spawn(runs)
 
@@ -144,16 +146,23 @@ def rank_protocol(
         true = drawn_from_the_prior(model, prior)
         state: PSRLState = run(PSRL(), true, episodes, 1, own, jobs=1, keep_states=True).states[0]
         group, pair = np.unravel_index(int(np.argmax(state.visits)), state.visits.shape)
-        seen = (state.successor_shape[group, pair] - 1.0) / state.visits[group, pair]
-        row = true.transition_layers[group].reshape(-1, model.n_states)[pair]
+        of_rows = model.n_states > 1
+        if of_rows:
+            counted = state.successor_shape[group, pair]
+            true_row = true.transition_layers[group].reshape(-1, model.n_states)[pair]
+        else:
+            counted = state.reward_shape[group, pair, :1]  # of successes
+            true_row = true.reward_layers[group].reshape(-1)[pair]
+        seen = (counted - 1.0) / state.visits[group, pair]
         if distort is not None:
             state.successor_shape[:] = distort(state.successor_shape)
         generator = np.random.default_rng(posterior)
         drawn = np.empty(DRAWS)
         for number in range(DRAWS):
             sample(state, generator)
-            drawn[number] = np.abs(state.transition[group, :, pair] - seen).sum()
-        return int((drawn < np.abs(row - seen).sum()).sum())
+            row = state.transition[group, :, pair] if of_rows else state.reward[group, pair]
+            drawn[number] = np.abs(row - seen).sum()
+        return int((drawn < np.abs(true_row - seen).sum()).sum())
 
     ranks = np.array(_each(runs, jobs, progress, "PSRL on models from the prior", one))
     return ProbabilityObservations(

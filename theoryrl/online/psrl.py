@@ -27,6 +27,8 @@ from theoryrl.online.verbs import Problem, act, chance, observe, plan, sample, u
 
 # Below this concentration the gamma variates of unseen successors underflow too often.
 LEAST_PRIOR = 0.01
+# A smaller sum of gamma variates, whose reciprocal may overflow, counts as zero.
+LEAST_SUM = 1e-300
 
 
 class PSRLState(NamedTuple):
@@ -100,11 +102,12 @@ def draw_row(shape, row, rng):
     for i in range(shape.shape[0]):
         row[i] = rng.standard_exponential() if shape[i] == 1.0 else rng.standard_gamma(shape[i])
         total += row[i]
-    if total > 0.0:
+    if total >= LEAST_SUM:
         scale = 1.0 / total
         for i in range(shape.shape[0]):
             row[i] *= scale
-    else:  # all underflowed, so that the prior alone speaks: nearly all its mass is then on one successor
+    else:  # nothing was seen, so that all successors are alike: nearly all the mass is on one of them
+        row[:] = 0.0
         row[rng.integers(0, shape.shape[0])] = 1.0
 
 

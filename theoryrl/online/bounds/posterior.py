@@ -96,9 +96,9 @@ def rlsvi_regret_bound(
         E Reg(K) <= G S A [2 a sqrt(N) + 2 b (1 + sqrt(2 L N)) + B (1 + log(1 + N))] + [G = 1] S A (H - 1) (a + 2 b + B)
                     + (1 + log K) [H + 1 + (H + (1 + 1/p) H^2 sqrt(H S c) (z + 1/z)) / (2 m)],
 
-    times the width of the reward range, and never more than the trivial K H. The order is H^3 S^(3/2) sqrt(A T) up to
-    logarithms, T = K H (with pooled counts; H^(7/2) per layer), and so are its constants: it says something for
-    bandits after some 200,000 episodes, and hardly ever beyond.
+    times the width of the reward range, and never more than the trivial K H. In T = K H the order is
+    H^(5/2) S^(3/2) sqrt(A T) up to logarithms with pooled counts, H^3 S^(3/2) sqrt(A T) with one per layer, and the
+    constants are large too: it says something for bandits after some 200,000 episodes, and hardly ever beyond.
 
     Parameters
     ----------
