@@ -56,27 +56,33 @@ def period(support: NDArray[np.bool_]) -> int:
     return math.gcd(*(int(gap) for gap in np.unique(np.abs(depth[source] + 1 - depth[target]))))
 
 
-def surely_reaching(support: NDArray[np.bool_], target: int) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+def leading_into(support: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The support (S, A, S) with the next state first: what `surely_reaching` walks along."""
+    return np.ascontiguousarray(np.moveaxis(support, -1, 0))
+
+
+def surely_reaching(into: NDArray[np.bool_], target: int) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
     """The states from which some policy reaches `target` with probability 1, and a policy that does.
 
-    support (S, A, S): where the transitions are positive; forbidden rows are empty. The set is the greatest W such that
-    every state of W has an action that stays in W + {target} and leads closer to the target with positive probability.
+    into (S, S, A): `leading_into` of where the transitions are positive; forbidden rows are empty. The set is the
+    greatest W such that every state of W has an action that stays in W + {target} and leads closer to the target with
+    positive probability. Every state is looked at once in a round, at most S rounds.
     """
-    n_states = len(support)
+    n_states = len(into)
     inside = np.ones(n_states, bool)
     policy = np.zeros(n_states, np.int64)
-    allowed = support.any(axis=-1)
+    staying = into.any(axis=0)
     while True:
-        staying = allowed & ~(support & ~inside).any(axis=-1)
         reached = np.zeros(n_states, bool)
         reached[target] = True
-        while True:
-            closer: NDArray[np.bool_] = np.asarray(staying & (support & reached).any(axis=-1))
-            new = closer.any(axis=-1) & ~reached
-            if not new.any():
-                break
-            policy[new] = closer[new].argmax(axis=-1)
-            reached |= new
+        frontier = np.array([target])
+        while frontier.size:
+            closer: NDArray[np.bool_] = np.asarray(into[frontier].any(axis=0) & staying)
+            closer[reached] = False
+            frontier = np.flatnonzero(closer.any(axis=-1))
+            policy[frontier] = closer[frontier].argmax(axis=-1)
+            reached[frontier] = True
         if (reached == inside).all():
             return inside, policy
+        staying &= ~into[inside & ~reached].any(axis=0)
         inside = reached

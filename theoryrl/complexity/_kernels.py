@@ -7,6 +7,11 @@ from __future__ import annotations
 from theoryrl._jit import kernel
 from theoryrl.mdp._kernels_rows import row_mean, row_spread
 
+# Probabilities and times beyond these bounds are out of range, so that products of two numbers are within floats.
+LEAST, MOST = 1e-250, 1e250
+# Weights are divided by one that has grown beyond this.
+HEAVY = 1e30
+
 
 @kernel("strict")
 def next_variance(rows, staged, mask, value, zero, nothing, out):
@@ -43,13 +48,17 @@ def absorption_times(inner, leave, time):
 
     inner (n, n) holds the transition weights among them, leave (n,) the weight of leaving. One minus a diagonal entry
     is the sum of the rest of its row, so no subtraction occurs and every time has a small relative error however
-    large it is (Grassmann, Taksar and Heyman 1985). `time` (n,) holds 1 on entry. The diagonal is not read.
+    large it is (Grassmann, Taksar and Heyman 1985). `time` (n,) holds 1 on entry, or what every visit costs. The
+    diagonal is not read. Returns whether floats sufficed; if not, times that are too large are `MOST` or more.
     """
     n = inner.shape[0]
+    sufficed = True
     for k in range(n - 1, -1, -1):
         pivot = leave[k]
         for j in range(k):
             pivot += inner[k, j]
+        if not pivot >= LEAST:
+            pivot, sufficed = LEAST, False
         for i in range(k):
             if inner[i, k] > 0:
                 factor = inner[i, k] / pivot
@@ -57,22 +66,32 @@ def absorption_times(inner, leave, time):
                     inner[i, j] += factor * inner[k, j]
                 leave[i] += factor * leave[k]
                 time[i] += factor * time[k]
+                if not abs(time[i]) <= MOST:
+                    time[i], sufficed = MOST, False
         inner[k, k] = pivot
     for k in range(n):
         total = time[k]
         for j in range(k):
             total += inner[k, j] * time[j]
         time[k] = total / inner[k, k]
+        if not abs(time[k]) <= MOST:
+            time[k], sufficed = MOST, False
+    return sufficed
 
 
 @kernel("strict")
 def stationary_weights(chain, weights):
-    """The stationary distribution of an irreducible chain (n, n), without subtractions; overwrites `chain`."""
+    """The stationary distribution of an irreducible chain (n, n), without subtractions; overwrites `chain`.
+
+    Returns whether floats sufficed.
+    """
     n = chain.shape[0]
     for k in range(n - 1, 0, -1):
         pivot = 0.0
         for j in range(k):
             pivot += chain[k, j]
+        if not pivot >= LEAST:
+            return False
         for i in range(k):
             if chain[i, k] > 0:
                 chain[i, k] /= pivot
@@ -84,6 +103,12 @@ def stationary_weights(chain, weights):
         weights[k] = 0.0
         for i in range(k):
             weights[k] += weights[i] * chain[i, k]
+        if weights[k] > HEAVY:
+            heavy = weights[k]
+            for i in range(k + 1):
+                weights[i] /= heavy
+            total /= heavy
         total += weights[k]
     for k in range(n):
         weights[k] /= total
+    return True

@@ -13,8 +13,9 @@ from theoryrl.complexity.mixing import stationary_of
 from theoryrl.mdp._checks import Sealed
 from theoryrl.mdp.model import require_model
 
-# Differences below this share of the largest value are ties: they keep the current action, so that no cycle arises.
-TIE = 1e-10
+# Differences below this share of what they are computed from are ties: they keep the current action, so that no cycle
+# arises. NOISE is the share of the values themselves that rounding may have moved.
+TIE, NOISE = 1e-10, 1e-14
 ROUNDS = 1000
 
 
@@ -66,29 +67,37 @@ def average_reward(mdp: Model) -> AveragePlan:
     ------
     ValueError
         A time-varying model.
+    OverflowError
+        If a policy takes more than 1e250 steps, or collects more than that, until it settles.
     RuntimeError
         If a thousand rounds are not enough.
 
     Notes
     -----
     Policy iteration on gain, bias and the next term of the Laurent expansion: Puterman (1994), sections 9.2 and
-    10.2-10.3 (Veinott 1966). Two actions whose terms differ by less than 1e-10 of the largest one are treated as
-    equal. The bias span in learning: Bartlett and Tewari (2009), REGAL. Cost: per round one S x S inverse (S^3) and
-    backups (S^2 A).
+    10.2-10.3 (Veinott 1966). What an action changes is computed from differences of values and policies are evaluated
+    by elimination without subtractions of probabilities, so that rare transitions keep their effect. Two actions are
+    treated as equal where this change differs by less than 1e-10 of its terms or 1e-14 of the values that differ. The
+    bias span in learning: Bartlett and Tewari (2009), REGAL. Cost: per round three eliminations (S^3) and backups
+    (S^2 A).
     """
     require_model(mdp)
     require_stationary(mdp, "the average reward")
     if mdp.reward.ndim == 3:
         raise ValueError("the average reward needs rewards that do not change over time; these are time-varying")
     table, mask = stationary_tables(mdp), mdp.action_mask
-    reward = np.where(mask, mdp.reward, -np.inf)
+    reward = np.where(mask, mdp.reward, 0.0)
     every = np.arange(mdp.n_states)
-    policy = reward.argmax(axis=1)
+    policy = np.where(mask, reward, -np.inf).argmax(axis=1)
+    seen: set[bytes] = set()
     for _ in range(ROUNDS):
         gain, bias, after = _laurent(table[every, policy], reward[every, policy])
-        stages = (table @ gain, reward + table @ bias, table @ after - bias[:, np.newaxis])
-        new = _improved(stages, mask, policy)
-        if (new == policy).all():
+        none = np.zeros(mask.shape)
+        changes = (_change(table, none, gain), _change(table, reward, bias), _change(table, none, after))
+        new = _improved(changes, mask, policy)
+        seen.add(policy.tobytes())
+        # Policies in a circle differ by ties alone.
+        if new.tobytes() in seen:
             for array in (gain, bias, policy):
                 array.flags.writeable = False
             return AveragePlan(gain, bias, policy.astype(np.int64), float(bias.max() - bias.min()))
@@ -96,16 +105,46 @@ def average_reward(mdp: Model) -> AveragePlan:
     raise RuntimeError(f"policy iteration has not settled after {ROUNDS} rounds")
 
 
+def _change(table: NDArray, reward: NDArray, value: NDArray) -> tuple[NDArray, NDArray]:
+    """r(s, a) + sum_t P(t | s, a) (v(t) - v(s)), (S, A), and what counts as nothing next to it."""
+    differences = value - value[:, np.newaxis]
+    change = reward + (table @ differences[:, :, np.newaxis])[..., 0]
+    terms = np.abs(reward) + (table @ np.abs(differences)[:, :, np.newaxis])[..., 0]
+    sizes = np.abs(value) + np.abs(value)[:, np.newaxis]
+    np.fill_diagonal(sizes, 0.0)
+    return change, TIE * terms + NOISE * (table @ sizes[:, :, np.newaxis])[..., 0]
+
+
 def _laurent(chain: NDArray, reward: NDArray) -> tuple[NDArray, NDArray, NDArray]:
     """Gain P* r, bias D r and the next term -D D r, with P* the limiting and D the deviation matrix of the chain."""
     limit = limiting_matrix(chain)
-    inverse = np.linalg.inv(np.eye(len(chain)) - chain + limit)
     gain = limit @ reward
-    bias = inverse @ (reward - gain)
-    bias -= limit @ bias
-    after = -(inverse @ bias)
-    after -= limit @ after
-    return gain, bias, after
+    bias = _deviation(chain, limit, reward - gain)
+    return gain, bias, _deviation(chain, limit, -bias)
+
+
+def _deviation(chain: NDArray, limit: NDArray, cost: NDArray) -> NDArray:
+    """The solution w of w = c + P w with P* w = 0, for P* c = 0."""
+    result = np.zeros(len(chain))
+    known = np.zeros(len(chain), bool)
+    for states in closed_classes(chain > 0):
+        # Up to a constant: what is paid until the chain is in the state where it is most often. The cost there, which
+        # may be all rounding, is not used.
+        often = states == states[limit[states[0], states].argmax()]
+        _absorb(chain, states[~often], states[often], cost, result)
+        known[states] = True
+    _absorb(chain, np.flatnonzero(~known), np.flatnonzero(known), cost, result)
+    return np.asarray(result - limit @ result)
+
+
+def _absorb(chain: NDArray, inside: NDArray, outside: NDArray, cost: NDArray, result: NDArray) -> None:
+    """result[inside] = what is paid until `outside` is reached, plus the result there."""
+    inner = np.ascontiguousarray(chain[np.ix_(inside, inside)])
+    out = chain[np.ix_(inside, outside)]
+    paid = cost[inside] + out @ result[outside]
+    if not kernels.absorption_times(inner, out.sum(axis=1), paid):
+        raise OverflowError(f"the steps or rewards until the chain of a policy settles are over {kernels.MOST:g}")
+    result[inside] = paid
 
 
 def limiting_matrix(chain: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -119,27 +158,26 @@ def limiting_matrix(chain: NDArray[np.float64]) -> NDArray[np.float64]:
         transient[states] = False
     inside = np.flatnonzero(transient)
     for states, law in zip(classes, laws, strict=True):
-        # Probability of ending in this class: the "time" that counts only the step into it.
-        inner = np.ascontiguousarray(chain[np.ix_(inside, inside)])
-        leave = chain[np.ix_(inside, np.flatnonzero(~transient))].sum(axis=1)
-        ends = chain[np.ix_(inside, states)].sum(axis=1)
-        kernels.absorption_times(inner, leave, ends)
-        limit[inside] += ends[:, np.newaxis] * law
+        # Probability of ending in this class.
+        ends = np.zeros(len(chain))
+        ends[states] = 1.0
+        _absorb(chain, inside, np.flatnonzero(~transient), np.zeros(len(chain)), ends)
+        limit[inside] += ends[inside, np.newaxis] * law
     return limit
 
 
-def _improved(stages: tuple[NDArray, ...], mask: NDArray[np.bool_], policy: NDArray) -> NDArray:
-    """Lexicographically best actions; the current one stays unless some stage is better by more than a tie."""
+def _improved(changes: tuple[tuple[NDArray, NDArray], ...], mask: NDArray[np.bool_], policy: NDArray) -> NDArray:
+    """Lexicographically best actions; the current one stays unless some term is better by more than a tie."""
     every = np.arange(len(policy))
     open_ones = mask.copy()
     new = policy.copy()
     settled = np.zeros(len(policy), bool)
-    for stage in stages:
-        scale = TIE * max(1e-300, float(np.abs(stage[mask]).max()))
-        values = np.where(open_ones, stage, -np.inf)
-        best = values.max(axis=1)
-        better = ~settled & (best > values[every, policy] + scale)
-        new = np.where(better, values.argmax(axis=1), new)
+    for change, tie in changes:
+        values = np.where(open_ones, change, -np.inf)
+        best = values.argmax(axis=1)
+        top, slack = values[every, best], tie[every, best]
+        better = ~settled & (top > values[every, policy] + slack + tie[every, policy])
+        new = np.where(better, best, new)
         settled |= better
-        open_ones &= stage >= best[:, np.newaxis] - scale
+        open_ones &= change >= (top - slack)[:, np.newaxis] - tie
     return new

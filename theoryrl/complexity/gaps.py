@@ -90,8 +90,11 @@ def suboptimality_gaps(mdp: FiniteHorizonMDP) -> Gaps:
         minimal = float(sizes.min())
         place: Any = np.argwhere(positive & (gap == minimal))[0]
         where = (int(place[0]), int(place[1]), int(place[2]))
-    inverse = float((1 / sizes).sum())
     low, high = mdp.reward_range
+    with np.errstate(over="ignore", divide="ignore"):  # beyond floats is inf
+        inverse = float((1 / sizes).sum())
+        inverse_square = float(((1 / sizes) ** 2).sum())
+        complexity = float((np.square(mdp.horizon * (high - low)) / sizes).sum())
     return Gaps(
         gap=gap,
         minimal=minimal,
@@ -99,6 +102,6 @@ def suboptimality_gaps(mdp: FiniteHorizonMDP) -> Gaps:
         n_suboptimal=int(sizes.size),
         n_optimal=int(counted.sum()) - int(sizes.size),
         inverse_sum=inverse,
-        inverse_square_sum=float((1 / sizes**2).sum()),
-        gap_complexity=(mdp.horizon * (high - low)) ** 2 * inverse,
+        inverse_square_sum=inverse_square,
+        gap_complexity=complexity,
     )

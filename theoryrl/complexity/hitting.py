@@ -8,7 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from theoryrl.complexity import _kernels as kernels
-from theoryrl.complexity._graphs import Model, components, require_stationary, stationary_tables, surely_reaching
+from theoryrl.complexity._graphs import (
+    Model,
+    components,
+    leading_into,
+    require_stationary,
+    stationary_tables,
+    surely_reaching,
+)
 from theoryrl.mdp.model import require_model
 from theoryrl.mdp.policy import stochastic_layers
 
@@ -36,6 +43,8 @@ def hitting_times(mdp: Model, policy: Any) -> NDArray[np.float64]:
     ------
     ValueError
         Time-varying transitions or policy.
+    OverflowError
+        A finite time of 1e250 steps or more.
 
     Notes
     -----
@@ -43,11 +52,12 @@ def hitting_times(mdp: Model, policy: Any) -> NDArray[np.float64]:
     order of S roundings for every entry, however large. Cost: S eliminations of S^3 / 3 multiplications.
     """
     chain = policy_chain(mdp, policy)
-    support = chain[:, np.newaxis, :] > 0
+    into = leading_into(chain[:, np.newaxis, :] > 0)
     times = np.full(chain.shape, np.inf)
     for target in range(len(chain)):
-        sure, _ = surely_reaching(support, target)
+        sure, _ = surely_reaching(into, target)
         _put_times(chain, sure, target, times[:, target])
+        _require_range(times[:, target], sure, target)
     times.flags.writeable = False
     return times
 
@@ -71,6 +81,14 @@ def _put_times(chain: NDArray, sure: NDArray[np.bool_], target: int, times: NDAr
     times[states], times[target] = time, 0.0
 
 
+def _require_range(times: NDArray[np.float64], sure: NDArray[np.bool_], target: int) -> None:
+    beyond = sure & (times >= kernels.MOST)
+    if beyond.any():
+        raise OverflowError(
+            f"the expected time from state {int(beyond.argmax())} to state {target} is over {kernels.MOST:g} steps"
+        )
+
+
 def minimal_hitting_times(mdp: Model) -> NDArray[np.float64]:
     """Least expected number of steps in which any policy reaches state t from state s.
 
@@ -90,6 +108,8 @@ def minimal_hitting_times(mdp: Model) -> NDArray[np.float64]:
     ------
     ValueError
         Time-varying transitions.
+    OverflowError
+        A finite time of 1e250 steps or more.
 
     Notes
     -----
@@ -101,12 +121,13 @@ def minimal_hitting_times(mdp: Model) -> NDArray[np.float64]:
     require_model(mdp)
     require_stationary(mdp, "a hitting time")
     table = stationary_tables(mdp)
-    support = table > 0
+    into = leading_into(table > 0)
     times = np.full((mdp.n_states, mdp.n_states), np.inf)
     for target in range(mdp.n_states):
-        sure, policy = surely_reaching(support, target)
-        usable = mdp.action_mask & ~(support & ~sure).any(axis=-1)
+        sure, policy = surely_reaching(into, target)
+        usable = mdp.action_mask & ~into[~sure].any(axis=0)
         _shortest(table, usable, sure, policy, target, times[:, target])
+        _require_range(times[:, target], sure, target)
     times.flags.writeable = False
     return times
 
@@ -118,9 +139,11 @@ def _shortest(
     every = np.arange(len(table))
     _put_times(table[every, policy], sure, target, best)
     while True:
-        steps = np.where(usable, 1.0 + table @ np.where(sure, best, 0.0), np.inf)
-        better = steps.min(axis=1) < best
-        policy = np.where(better & sure, steps.argmin(axis=1), policy)
+        # What an action changes, from differences: in 1 + sum P T* - T* the 1 would vanish next to large times.
+        level = np.where(sure, best, 0.0)
+        change = 1.0 + (table @ (level - level[:, np.newaxis])[:, :, np.newaxis])[..., 0]
+        change = np.where(usable, change, np.inf)
+        policy = np.where((change.min(axis=1) < 0) & sure, change.argmin(axis=1), policy)
         new = np.full_like(best, np.inf)
         _put_times(table[every, policy], sure, target, new)
         progress = new[sure] < best[sure] * (1 - PROGRESS)
@@ -148,6 +171,8 @@ def diameter(mdp: Model) -> float:
     ------
     ValueError
         Time-varying transitions.
+    OverflowError
+        A finite time of 1e250 steps or more.
 
     Notes
     -----

@@ -32,12 +32,14 @@ def stationary_distribution(mdp: Model, policy: Any) -> NDArray[np.float64]:
     Returns
     -------
     ndarray, shape (S,)
-        Every entry to a small relative error.
+        Every entry to a small relative error; 0 where it is too small for a float.
 
     Raises
     ------
     ValueError
         Time-varying transitions or policy; more than one recurrent class (there is no single such distribution).
+    OverflowError
+        If a state is left with a probability below 1e-250 while others are eliminated.
 
     Notes
     -----
@@ -55,7 +57,11 @@ def stationary_distribution(mdp: Model, policy: Any) -> NDArray[np.float64]:
 def stationary_of(chain: NDArray[np.float64], states: NDArray[np.int64]) -> NDArray[np.float64]:
     """The stationary distribution (S,) that lives on one recurrent class."""
     weights = np.empty(len(states))
-    kernels.stationary_weights(np.ascontiguousarray(chain[np.ix_(states, states)]), weights)
+    if not kernels.stationary_weights(np.ascontiguousarray(chain[np.ix_(states, states)]), weights):
+        raise OverflowError(
+            f"the stationary distribution on the class of state {int(states[0])} needs probabilities below "
+            f"{kernels.LEAST:g}"
+        )
     result = np.zeros(len(chain))
     result[states] = weights
     result.flags.writeable = False

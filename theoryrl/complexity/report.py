@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 BUDGET = 2e10
-EXACT, NOT_APPLICABLE, OVER_BUDGET = "exact", "not-applicable", "over-budget"
+EXACT, NOT_APPLICABLE, OVER_BUDGET, OUT_OF_RANGE = "exact", "not-applicable", "over-budget", "out-of-range"
 # Rounds of policy iteration and of squaring that estimates of cost count with; the counts measured are 2 to 10.
 ROUNDS = 10
 # A multiplication inside a product, an inverse or a decomposition of dense matrices takes a tenth of one outside.
@@ -47,7 +47,8 @@ class Measure(Sealed):
     key : str
     value : float or None
         None unless the status is `exact`; may be infinite.
-    status : {"exact", "not-applicable", "over-budget"}
+    status : {"exact", "not-applicable", "over-budget", "out-of-range"}
+        Out of range: floats cannot hold it, or what it is computed from; the note says what.
     per_layer : (H,) or None
     note : str
         Where the value is attained, or why there is none.
@@ -173,7 +174,14 @@ def _measured(mdp: Model, budget: float) -> Iterator[Measure]:
         if not reason:
             cost = float(entry.cost(mdp))
             if cost <= budget:
-                status, found = EXACT, entry.find(mdp)
+                try:
+                    with np.errstate(over="ignore", invalid="ignore"):
+                        found = entry.find(mdp)
+                    if math.isnan(found.value):
+                        raise OverflowError("the numbers it is computed from overflow")
+                    status = EXACT
+                except (OverflowError, RuntimeError) as error:
+                    status, reason, found = OUT_OF_RANGE, str(error), None
             else:
                 status = OVER_BUDGET
                 reason = f"about {cost:.1e} multiplications, over the budget of {budget:.1e}"
@@ -275,6 +283,8 @@ def _minimal_gap(mdp: Any) -> _Found:
 
 def _gap_complexity(mdp: Any) -> _Found:
     gaps = suboptimality_gaps(mdp)
+    if math.isinf(gaps.gap_complexity):
+        raise OverflowError("the sum of (H w)^2 / gap overflows")
     return _Found(gaps.gap_complexity, f"{gaps.n_suboptimal} triples with a gap; sum of 1/gap {gaps.inverse_sum:.6g}")
 
 
