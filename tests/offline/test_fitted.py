@@ -4,8 +4,17 @@ import numpy as np
 import pytest
 
 from theoryrl.classes import FiniteClass, LinearClass, ProductClass, TabularClass, complete_class
-from theoryrl.mdp import FiniteHorizonMDP, backward_induction, evaluate, evaluate_q, random_mdp, rollout, uniform_policy
-from theoryrl.offline import fqe, fqi, lstdq, marginalised_sampling
+from theoryrl.mdp import (
+    Dataset,
+    FiniteHorizonMDP,
+    backward_induction,
+    evaluate,
+    evaluate_q,
+    random_mdp,
+    rollout,
+    uniform_policy,
+)
+from theoryrl.offline import fqe, fqi, lstdq, marginalised_sampling, vi_lcb
 
 RNG = np.random.default_rng(5)
 MDP = random_mdp(3, 2, 3, RNG, staged=True).with_initial(np.array([0.5, 0.25, 0.25]))
@@ -141,9 +150,34 @@ def test_bad_calls():
         fqi(DATA, TabularClass(3, 2, 4))
     with pytest.raises(TypeError, match="cls must be a class of action values, not a ndarray"):
         fqi(DATA, np.zeros((1, 3, 3, 2)))
-    with pytest.raises(ValueError, match="action_mask has shape"):
+    with pytest.raises(ValueError, match=r"action_mask must be boolean \(3, 2\)"):
         fqi(DATA, action_mask=np.ones((2, 2), bool))
     with pytest.raises(ValueError, match="action_mask allows no action in state 1"):
         fqi(DATA, action_mask=np.array([[True, True], [False, False], [True, True]]))
     with pytest.raises(ValueError, match="instruments have dimension 2, features 6"):
         lstdq(DATA, TARGET, ONE_HOT, instruments=np.ones((3, 2, 2)))
+
+
+def test_rows_without_a_start():
+    later = DATA.step > 0
+    data = Dataset(*[column[later] for column in DATA.columns.values()], 3, 2, 3)
+    with pytest.raises(ValueError, match="no row is at step 0: say what the initial distribution is"):
+        fqi(data)
+    found = fqi(data, initial=2)
+    assert found.uncovered == ((0, 2, int(found.policy[0, 2])),)
+    np.testing.assert_array_equal(found.q[1:], fqi(DATA).q[1:])
+
+
+def test_what_is_no_data_set():
+    for learner in (
+        fqi,
+        lambda data: fqe(data, np.zeros(3, int)),
+        lambda data: lstdq(data, np.zeros(3, int), np.ones((3, 2, 1))),
+        vi_lcb,
+    ):
+        with pytest.raises(TypeError, match="data must be a Dataset, not a list"):
+            learner([1, 2])
+    with pytest.raises(ValueError, match="action_mask must be boolean"):
+        fqi(DATA, action_mask=np.full((3, 2), np.nan))
+    with pytest.raises(ValueError, match=r"reward_range is \(0, 1, 2\), not \(low, high\)"):
+        vi_lcb(DATA, reward_range=(0, 1, 2))

@@ -278,3 +278,94 @@ def test_enumeration_is_complete():
         )
     with pytest.raises(ValueError, match="to enumerate"):
         enumerate_trajectories(random_mdp(6, 4, 6, 0), np.full((6, 4), 0.25))
+
+
+# ---- what no estimate may hide
+
+
+def test_weights_too_large_for_floating_point_are_refused():
+    data = Dataset([0, 0, 1, 1], [0, 1] * 2, [0] * 4, [0, 0, 1, 1], [0.0, 1, 1, 1], [0] * 4, 1, 2, 2)
+    target, behaviour = np.array([[1.0, 0.0]]), np.array([[1e-310, 1 - 1e-310]])
+    for per_decision in (True, False):
+        with pytest.raises(ValueError, match="term 0 of 2 is too large for floating point"):
+            importance_sampling(data, target, behaviour, per_decision=per_decision)
+        with pytest.raises(ValueError, match="the weights are too large for floating point"):
+            importance_sampling(data, target, behaviour, per_decision=per_decision, weighted=True)
+    with pytest.raises(ValueError, match="term 0 of 2 is too large"):
+        doubly_robust(data, target, behaviour)
+    with pytest.raises(ValueError, match="the sum is too large"):
+        marginalised_sampling(data, target, np.full((2, 1, 2), 7e307))
+
+
+def test_one_trajectory_shows_no_spread():
+    data = Dataset([0, 0, 1, 1], [0, 1] * 2, [0] * 4, [0, 0, 0, 1], [1.0] * 4, [0] * 4, 1, 2, 2)
+    target, behaviour = np.array([[1.0, 0.0]]), np.full((1, 2), 0.5)
+    estimate = importance_sampling(data, target, behaviour, weighted=True)
+    assert estimate.value == 2.0 and estimate.standard_error == math.inf
+    assert estimate.interval() == (-math.inf, math.inf)
+    one = Dataset(*[column[:2] for column in data.columns.values()], 1, 2, 2)
+    assert marginalised_sampling(one, target).standard_error == math.inf
+
+
+def test_no_possible_trajectory_has_the_whole_line_for_interval():
+    data = Dataset([0, 0], [0, 1], [0, 0], [1, 1], [1.0, 1.0], [0, 0], 1, 2, 2)
+    estimate = importance_sampling(data, np.array([0]), np.full((1, 2), 0.5), weighted=True)
+    assert estimate.interval() == (-math.inf, math.inf)
+
+
+def test_values_where_actions_are_forbidden_are_not_read():
+    mask = np.array([[True, False], [True, True], [True, True]])
+    mdp = FiniteHorizonMDP(MDP.transition, MDP.reward, horizon=3, action_mask=mask)
+    behaviour = mask / mask.sum(axis=1, keepdims=True)
+    target = np.where(mask, [0.25, 0.75], 0.0)
+    target /= target.sum(axis=1, keepdims=True)
+    q = evaluate_q(mdp, target)
+    assert np.isneginf(q).any()
+    data = rollout(mdp, behaviour, 20, rng=0)
+    wanted = doubly_robust(data, target, behaviour, np.where(mask, q, 5.0))
+    np.testing.assert_array_equal(doubly_robust(data, target, behaviour, q).terms, wanted.terms)
+    q = np.where(mask, q, 0.0)
+    q[1, 2, 1] = np.nan
+    with pytest.raises(ValueError, match=r"q\[1, 2, 1\] is nan, not finite"):
+        doubly_robust(data, target, behaviour, q)
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_standard_error_knows_that_reward_and_successor_go_together(sign):
+    transition = np.array([[[0, 0.5, 0.5]], [[0, 1, 0]], [[0, 0, 1]]], float)
+    outcome = np.zeros((3, 1, 3))
+    outcome[2, 0, 2], outcome[0, 0, 2] = 1.0, sign
+    mdp = FiniteHorizonMDP(transition, outcome_reward=outcome, horizon=4)
+    data, only = rollout(mdp, np.zeros(3, int), 300, rng=1), np.zeros(3, int)
+    # V(s') is 3 where the reward is sign: the return is 0 or 3 + sign.
+    p = data.counts(staged=True).transitions[0, 0, 0, 2] / 300
+    wanted = (3 + sign) * math.sqrt(p * (1 - p) / 300)
+    assert marginalised_sampling(data, only).standard_error == pytest.approx(wanted, rel=1e-12)
+
+
+def test_standard_error_of_pooled_rows_moves_all_layers_at_once():
+    mdp = FiniteHorizonMDP(np.ones((1, 1, 1)), np.array([[0.5]]), horizon=10, reward_law="bernoulli")
+    data, only = rollout(mdp, np.array([0]), 50, rng=1), np.array([0])
+    p = data.reward.mean()
+    pooled = marginalised_sampling(data, only, staged=False)
+    assert pooled.value == pytest.approx(10 * p, rel=1e-12)
+    assert pooled.standard_error == pytest.approx(10 * math.sqrt(p * (1 - p) / 500), rel=1e-12)
+
+
+def test_standard_error_of_the_start_counts_the_rows_at_step_0():
+    state = [0, 1, 0, 1] + [1] * 96
+    step = [0] * 4 + [1] * 96
+    rewards = [0.0, 1.0, 0.0, 1.0] + [0.0] * 96
+    data = Dataset(np.arange(100), step, state, [0] * 100, rewards, [1] * 100, 2, 1, 2)
+    assert marginalised_sampling(data, np.array([0, 0])).standard_error == pytest.approx(0.5 / math.sqrt(4), rel=1e-12)
+
+
+@pytest.mark.parametrize("data", [None, [1, 2]])
+def test_what_is_no_data_set(data):
+    for estimator in (marginalised_sampling, marginalised_weights):
+        with pytest.raises(TypeError, match="data must be a Dataset"):
+            estimator(data, TARGET)
+    with pytest.raises(TypeError, match="data must be a Dataset"):
+        importance_sampling(data, TARGET, BEHAVIOUR)
+    with pytest.raises(ValueError, match="target is not a rectangular array"):
+        importance_sampling(DATA, [[1], [1, 0]], BEHAVIOUR)

@@ -85,3 +85,23 @@ def test_bad_calls():
         ope_variance(mdp, policy, policy, "doubly-robust")
     with pytest.raises(ValueError, match="q has shape"):
         ope_variance(mdp, policy, policy, "doubly-robust", np.zeros((3, 2)))
+
+
+def test_forbidden_actions_and_numbers_that_are_none():
+    mask = np.array([[True, False], [True, True]])
+    mdp = FiniteHorizonMDP(np.full((2, 2, 2), 0.5), np.array([[1.0, 7.0], [2.0, 3.0]]), horizon=2, action_mask=mask)
+    target, behaviour = np.array([[1, 0], [0.25, 0.75]]), np.array([[1, 0], [0.5, 0.5]])
+    q = evaluate_q(mdp, target)
+    assert np.isneginf(q).any()
+    wanted = ope_variance(mdp, target, behaviour, "doubly-robust", np.where(mask, q, 0.0))
+    assert ope_variance(mdp, target, behaviour, "doubly-robust", q) == wanted > 0
+    q = np.where(mask, q, 0.0)
+    q[1, 1, 0] = np.nan
+    with pytest.raises(ValueError, match=r"q\[1, 1, 0\] is nan, not finite"):
+        ope_variance(mdp, target, behaviour, "doubly-robust", q)
+
+
+def test_a_variance_is_never_negative():
+    for horizon in (5, 30):
+        mdp = FiniteHorizonMDP(np.ones((1, 1, 1)), np.array([[1e6 + 0.1]]), horizon=horizon)
+        assert ope_variance(mdp, np.array([0]), np.array([0]), "trajectory") >= 0

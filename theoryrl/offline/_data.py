@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeAlias, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from theoryrl.mdp._checks import ROW_TOLERANCE, entry, first, frozen, require_distribution
+from theoryrl.mdp._checks import ROW_TOLERANCE, entry, first, frozen, real, require_distribution, require_finite
 from theoryrl.mdp.dataset import Dataset
 from theoryrl.offline import _kernels as kernels
 
@@ -27,8 +27,9 @@ def require_data(data: Any) -> Dataset:
 
 def policy_table(policy: Any, data: Dataset, name: str) -> NDArray[np.float64]:
     """A validated Markov policy as probabilities (H, S, A), for the sizes of `data`; the entry at fault is named."""
+    require_data(data)
     horizon, n_states, n_actions = data.horizon, data.n_states, data.n_actions
-    table = np.asarray(policy)
+    table = real(policy, name)
     if table.dtype.kind in "iu" and table.shape in ((n_states,), (horizon, n_states)):
         wrong = (table < 0) | (table >= n_actions)
         if wrong.any():
@@ -52,15 +53,15 @@ def policy_table(policy: Any, data: Dataset, name: str) -> NDArray[np.float64]:
     return np.ascontiguousarray(np.broadcast_to(table, (horizon, n_states, n_actions)))
 
 
-def value_table(values: ArrayLike, data: Dataset, name: str) -> NDArray[np.float64]:
-    """A finite table (H, S, A) or (S, A) of the sizes of `data`, as (H, S, A)."""
+def value_table(values: ArrayLike, data: Dataset, name: str, read: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """A finite table (H, S, A) or (S, A) of the sizes of `data`, as (H, S, A); only what is `read` need be finite."""
     table = frozen(values, np.float64, name)
     shape = (data.horizon, data.n_states, data.n_actions)
     if table.shape not in (shape, shape[1:]):
         raise ValueError(f"{name} has shape {table.shape}, not {shape}")
-    if not np.isfinite(table).all():
-        raise ValueError(f"{entry(name, first(~np.isfinite(table)))} is not finite")
-    return np.ascontiguousarray(np.broadcast_to(table, shape))
+    table = np.where(read, table, 0.0)
+    require_finite(table, name)
+    return table
 
 
 def weight_table(weights: ArrayLike, data: Dataset, name: str) -> NDArray[np.float64]:
@@ -138,13 +139,6 @@ def tables(data: Dataset, staged: bool = True) -> Tables:
         return np.ascontiguousarray(full, np.float64)
 
     return Tables(spread(counts.visits), spread(counts.transitions), spread(counts.reward_sums))
-
-
-def reward_squares(data: Dataset, staged: bool = True) -> NDArray[np.float64]:
-    """Sums of squared rewards, (H, S, A), of the same rows as `tables`."""
-    sums = np.zeros((data.horizon if staged else 1, data.n_states, data.n_actions))
-    kernels.sum_squares(data.step, data.state, data.action, data.reward, staged, sums)
-    return np.ascontiguousarray(np.broadcast_to(sums, (data.horizon, *sums.shape[1:])))
 
 
 def n_trajectories(data: Dataset) -> int:

@@ -69,10 +69,20 @@ def first_impossible(state, action, behaviour):
 
 
 @kernel("strict")
-def sum_squares(step, state, action, reward, staged, sums):
-    """sums[h, s, a] += r^2 over the rows; everything into layer 0 without `staged`."""
+def influence_squares(step, state, action, reward, next_state, staged, share, q, later):
+    """Sum over rows of (sum over the layers h it serves of share_h(s, a) (r + later_{h+1}(s') - q_h(s, a)))^2.
+
+    A row serves its own layer, or without `staged` all.
+    """
+    total = 0.0
     for row in range(step.shape[0]):
-        sums[step[row] if staged else 0, state[row], action[row]] += reward[row] * reward[row]
+        s, a, t = state[row], action[row], next_state[row]
+        begin, end = (step[row], step[row] + 1) if staged else (0, q.shape[0])
+        influence = 0.0
+        for h in range(begin, end):
+            influence += share[h, s, a] * (reward[row] + later[h + 1, t] - q[h, s, a])
+        total += influence * influence
+    return total
 
 
 @kernel("strict")

@@ -20,7 +20,8 @@ class Estimate(Sealed):
     Attributes
     ----------
     value : float
-        In units of reward. Infinite if the data do not cover the target policy: no number is offered then.
+        In units of reward. Infinite if the data do not cover the target policy, or if no trajectory in them is possible
+        under it: no number is offered then.
     standard_error : float
         Of `value`, estimated from the data; infinite if the data do not cover the target or there are too few of them.
         An estimator without one of its own reports NaN here, never 0.
@@ -51,9 +52,14 @@ class Estimate(Sealed):
 
     @classmethod
     def mean(cls, terms: NDArray[np.float64], method: str, unbiased: bool) -> Self:
-        """The mean of independent terms, with its standard error."""
+        """The mean of independent terms, with its standard error; terms too large for floating point are refused."""
         n = terms.size
-        error = float(terms.std(ddof=1)) / math.sqrt(n) if n > 1 else math.inf
+        with np.errstate(over="ignore", invalid="ignore"):
+            if not np.isfinite(terms.sum()):
+                finite = np.isfinite(terms)
+                who = "the sum" if finite.all() else f"term {int(finite.argmin())} of {n}"
+                raise ValueError(f"{method}: {who} is too large for floating point")
+            error = float(terms.std(ddof=1)) / math.sqrt(n) if n > 1 else math.inf
         return cls(float(terms.mean()), error, method, unbiased, n, (), sealed(terms))
 
     @property
@@ -64,7 +70,7 @@ class Estimate(Sealed):
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         """The interval value -+ z standard_error that is asymptotically right with probability `level`.
 
-        It is the whole line if the estimate is refused.
+        It is the whole line if the estimate is refused or its standard error infinite.
 
         Raises
         ------
@@ -75,7 +81,7 @@ class Estimate(Sealed):
 
         if not 0.0 < level < 1.0:
             raise ValueError(f"level is {level}, not in (0, 1)")
-        if not self.covered:
+        if not self.covered or math.isinf(self.standard_error):
             return -math.inf, math.inf
         if math.isnan(self.standard_error):
             raise ValueError(f"{self.method} has no standard error of its own")

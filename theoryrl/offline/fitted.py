@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from theoryrl.classes._shape import mask_of
 from theoryrl.classes.linear import LinearClass
 from theoryrl.classes.regression import least_squares_member, target_sums
 from theoryrl.classes.values import FiniteClass, ProductClass, TabularClass, best
@@ -22,7 +23,7 @@ from theoryrl.offline._data import (
     n_trajectories,
     named,
     policy_table,
-    reward_squares,
+    require_data,
     start_of,
     tables,
 )
@@ -84,7 +85,12 @@ class Evaluation(Sealed):
 
 
 def fqi(
-    data: Dataset, cls: ValueClass | None = None, *, action_mask: ArrayLike | None = None, staged: bool = True
+    data: Dataset,
+    cls: ValueClass | None = None,
+    *,
+    action_mask: ArrayLike | None = None,
+    initial: ArrayLike | int | None = None,
+    staged: bool = True,
 ) -> FittedQ:
     """Fitted Q iteration: backwards, the member of each layer's class that is nearest to the next one's backup.
 
@@ -100,6 +106,8 @@ def fqi(
         value where there are no data; without a class the means are not clipped, and 0 where there are no data.
     action_mask : (S, A) bool, optional
         The allowed pairs.
+    initial : (S,) distribution or state, optional
+        Where the policy starts, for `uncovered`. Default: the frequencies of states at step 0.
     staged : bool
         Rows of each layer by themselves; otherwise every layer regresses all rows (right for stationary models only).
 
@@ -118,10 +126,10 @@ def fqi(
     Ernst, Geurts and Wehenkel (2005); Munos and Szepesvari (2008). The guarantee is derived in docs/theory/fqi.md.
     """
     counts = tables(data, staged)
-    mask = _mask(action_mask, data)
+    mask = mask_of(action_mask, data.n_states, data.n_actions)
     q, members = _backward(data, counts, cls, lambda h, values: best(values, mask))
     policy = greedy(q, mask)
-    reached = flow(counts, policy_table(policy, data, "policy"), start_of(data, None))
+    reached = flow(counts, policy_table(policy, data, "policy"), start_of(data, initial))
     return FittedQ(sealed(q), sealed(policy), sealed(members), reached.uncovered)
 
 
@@ -167,9 +175,7 @@ def fqe(
         return Evaluation(sealed(q), Estimate.refused(method, False, n, reached.uncovered))
     error = math.nan
     if cls is None:
-        error = plug_in_error(
-            counts, reward_squares(data, staged), pi, start, reached.occupancy, n if initial is None else None
-        )
+        error = plug_in_error(data, counts, pi, start, reached.occupancy, staged, initial is None)
     value = float(start @ (pi[0] * q[0]).sum(axis=-1))
     return Evaluation(sealed(q), Estimate(value, error, method, False, n))
 
@@ -210,6 +216,7 @@ def lstdq(
     -----
     Lagoudakis and Parr (2003), LSPI; in finite horizon and off-policy.
     """
+    require_data(data)
     cls = features if isinstance(features, LinearClass) else LinearClass(_array(features), data.horizon)
     tests = cls if instruments is None else LinearClass(_array(instruments), data.horizon)
     for given in (cls, tests):
@@ -246,16 +253,6 @@ def _solve(system: NDArray, right: NDArray) -> tuple[NDArray[np.float64], NDArra
     left, sizes, rows = np.linalg.svd(system)
     kept = sizes > RANK * max(float(sizes[0]), 1e-300)
     return rows[kept].T @ ((left[:, kept].T @ right) / sizes[kept]), rows[kept]
-
-
-def _mask(action_mask: ArrayLike | None, data: Dataset) -> NDArray[np.bool_]:
-    shape = (data.n_states, data.n_actions)
-    mask = np.ones(shape, bool) if action_mask is None else np.asarray(action_mask, bool)
-    if mask.shape != shape:
-        raise ValueError(f"action_mask has shape {mask.shape}, not {shape}")
-    if not mask.any(axis=1).all():
-        raise ValueError(f"action_mask allows no action in state {int(np.argmin(mask.any(axis=1)))}")
-    return mask
 
 
 def _backward(

@@ -49,7 +49,7 @@ def importance_sampling(
     ------
     ValueError
         Incomplete trajectories, policies that do not fit, or an action in the data to which `behaviour` gives
-        probability 0; the entry is named.
+        probability 0; the entry is named. Weights too large for floating point.
 
     Notes
     -----
@@ -67,7 +67,8 @@ def importance_sampling(
         kernels.weighted_returns(*rows[1:], ratio, nothing, nothing[..., 0], terms)
     else:
         kernels.last_weights(*rows[1:3], ratio, terms)
-        terms *= rows.reward.sum(axis=1)
+        with np.errstate(invalid="ignore", over="ignore"):
+            terms *= rows.reward.sum(axis=1)
     return Estimate.mean(terms, method, True)
 
 
@@ -79,13 +80,17 @@ def _self_normalised(rows: Episodes, ratio: NDArray[np.float64], per_decision: b
     if not per_decision:
         weight, reward = weight[:, -1:], reward.sum(axis=1, keepdims=True)
     mass = weight.sum(axis=0)
+    if not np.isfinite(mass).all():
+        raise ValueError(f"{method}: the weights are too large for floating point")
     if not (mass > 0).all():
         # No trajectory is possible under the target: the ratio 0 / 0 is no estimate, and no pair can be blamed.
         return Estimate(math.inf, math.inf, f"{method} (every weight is 0)", False, n)
     share = weight / mass
     value = (share * reward).sum(axis=0)
     influence = (share * (reward - value)).sum(axis=1)
-    error = math.sqrt(float((influence**2).sum()))
+    # Where one trajectory has all the weight, nothing shows how it varies.
+    alone = ((weight > 0).sum(axis=0) < 2).any()
+    error = math.inf if alone else math.sqrt(float((influence**2).sum()))
     return Estimate(float(value.sum()), error, method, False, n)
 
 
@@ -105,8 +110,9 @@ def doubly_robust(
     target, behaviour : policies
         As in `importance_sampling`.
     q : (H, S, A), optional
-        A fixed table. By default it is fitted (tabular evaluation of the counts) on the other folds of the data, so
-        that no trajectory meets a table that it helped to fit, and the estimate remains unbiased.
+        A fixed table; what stands at pairs that neither policy plays is never read (-inf where actions are forbidden).
+        By default it is fitted (tabular evaluation of the counts) on the other folds of the data, so that
+        no trajectory meets a table that it helped to fit, and the estimate remains unbiased.
     folds : int
         At least 2 and at most the number of trajectories; used without `q`.
 
@@ -133,7 +139,7 @@ def doubly_robust(
     table = policy_table(target, data, "target")
     terms = np.empty(n)
     if q is not None:
-        values = value_table(q, data, "q")
+        values = value_table(q, data, "q", (table > 0) | (policy_table(behaviour, data, "behaviour") > 0))
         kernels.weighted_returns(*rows[1:], ratio, values, (table * values).sum(axis=-1), terms)
         return Estimate.mean(terms, method, True)
     folds = require_int(folds, 2, "folds")
@@ -173,7 +179,8 @@ def _prepared(data: Dataset, target: Any, behaviour: Any) -> tuple[Episodes, NDA
             f"trajectory {rows.number[i]} plays action {rows.action[i, h]} in state {rows.state[i, h]} at step {h}, "
             "to which behaviour gives probability 0"
         )
-    ratio = np.divide(pi, b, out=np.zeros_like(pi), where=b > 0)
+    with np.errstate(over="ignore"):
+        ratio = np.divide(pi, b, out=np.zeros_like(pi), where=b > 0)
     missing = (b == 0) & (pi > 0)
     if not missing.any():
         return rows, ratio, ()

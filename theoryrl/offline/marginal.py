@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from theoryrl.mdp._checks import sealed
 from theoryrl.mdp.dataset import Dataset
+from theoryrl.offline import _kernels as kernels
 from theoryrl.offline._data import (
     Tables,
     Uncovered,
@@ -17,7 +18,6 @@ from theoryrl.offline._data import (
     flow,
     n_trajectories,
     policy_table,
-    reward_squares,
     start_of,
     tables,
     weight_table,
@@ -54,7 +54,8 @@ def marginalised_sampling(
     -------
     Estimate
         Refused, with the pairs named, if the target reaches a pair without data. With estimated weights the standard
-        error is the square root of the estimated efficiency bound over n (trajectories), when there are trajectories.
+        error is, per layer, the square root of the estimated efficiency bound over n (trajectories); pooled rows count
+        in all layers at once. It is infinite for a single trajectory.
 
     Notes
     -----
@@ -81,9 +82,7 @@ def marginalised_sampling(
     mean = counts.reward_sums / np.maximum(counts.visits, 1.0)
     return Estimate(
         float((solved.occupancy * mean).sum()),
-        plug_in_error(
-            counts, reward_squares(data, staged), pi, start, solved.occupancy, n if initial is None else None
-        ),
+        plug_in_error(data, counts, pi, start, solved.occupancy, staged, initial is None),
         method,
         False,
         n,
@@ -91,31 +90,33 @@ def marginalised_sampling(
 
 
 def plug_in_error(
+    data: Dataset,
     counts: Tables,
-    squares: NDArray[np.float64],
     target: NDArray[np.float64],
     start: NDArray[np.float64],
     occupancy: NDArray[np.float64],
-    starts: int | None,
+    staged: bool,
+    drawn: bool,
 ) -> float:
-    """Standard error of the empirical model's value: sqrt(Var_start(V_0) / n + sum_z d(z)^2 Var(r + V | z) / N(z)).
+    """Standard error of the empirical model's value, to first order (delta method) with the pairs' counts given.
 
-    First-order (delta method) variance with the pairs' counts given; `starts` is the number of starts drawn, None if
-    the start is known; `squares` sums squared rewards.
+    sqrt(Var_start(V_0) / n_0 + sum over rows of (sum_h d_h(s, a) / N_h(s, a) (r + V_{h+1}(s') - Q_h(s, a)))^2)
+
+    The inner sum is over the layers that use the row: pooled rows move all layers at once. The first term only if the
+    start is `drawn`: n_0 rows are at step 0. Infinite for a single trajectory.
     """
-    horizon = target.shape[0]
-    later = np.zeros(target.shape[1])
-    total = 0.0
-    for h in range(horizon - 1, -1, -1):
-        visits = np.maximum(counts.visits[h], 1.0)
-        mean, future = counts.reward_sums[h] / visits, counts.transitions[h] / visits[..., np.newaxis]
-        # Reward and successor are taken for uncorrelated given the pair; the counts do not hold their product.
-        spread = np.maximum(squares[h] / visits - mean**2, 0.0)
-        spread = spread + np.maximum(future @ later**2 - (future @ later) ** 2, 0.0)
-        total += float((occupancy[h] ** 2 * spread / visits).sum())
-        later = (target[h] * (mean + future @ later)).sum(axis=-1)
-    if starts is not None:
-        total += max(float(start @ later**2) - float(start @ later) ** 2, 0.0) / starts
+    if n_trajectories(data) == 1:
+        return math.inf
+    later, q = np.zeros((data.horizon + 1, data.n_states)), np.zeros(target.shape)
+    visits = np.maximum(counts.visits, 1.0)
+    for h in range(data.horizon - 1, -1, -1):
+        q[h] = (counts.reward_sums[h] + counts.transitions[h] @ later[h + 1]) / visits[h]
+        later[h] = (target[h] * q[h]).sum(axis=-1)
+    rows = list(data.columns.values())[1:]
+    total = float(kernels.influence_squares(*rows, staged, occupancy / visits, q, later))
+    if drawn:
+        spread = float(start @ (later[0] - start @ later[0]) ** 2)
+        total += spread / int((data.step == 0).sum())
     return math.sqrt(total)
 
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from theoryrl.classes._shape import mask_of
 from theoryrl.classes.regression import target_sums
 from theoryrl.mdp._checks import Sealed, sealed
 from theoryrl.mdp.dataset import Dataset
 from theoryrl.mdp.planning import greedy
-from theoryrl.offline._data import Tables, tables
-from theoryrl.offline.fitted import _mask
+from theoryrl.offline._data import Tables, require_data, tables
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -94,6 +94,9 @@ def vi_lcb(
     -----
     Rashidinejad et al. (2021), LCB; Xie et al. (2021), Algorithm 2 (splitting). Constants: docs/theory/vi_lcb.md.
     """
+    require_data(data)
+    if np.shape(reward_range) != (2,):
+        raise ValueError(f"reward_range is {reward_range!r}, not (low, high)")
     low, high = (float(limit) for limit in reward_range)
     if not (math.isfinite(low) and math.isfinite(high) and low <= high):
         raise ValueError(f"reward_range is ({low}, {high}), not finite with low <= high")
@@ -106,7 +109,7 @@ def vi_lcb(
     if outside.any():
         row = int(np.argmax(outside))
         raise ValueError(f"reward[{row}] = {data.reward[row]} is not in [{low}, {high}]")
-    mask = _mask(action_mask, data)
+    mask = mask_of(action_mask, data.n_states, data.n_actions)
     horizon, n_states, n_actions = counts.visits.shape
     q, value = np.empty(counts.visits.shape), np.zeros((horizon + 1, n_states))
     penalty, sums = np.empty_like(q), np.empty((n_states, n_actions))

@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from theoryrl.mdp._checks import frozen
+from theoryrl.mdp._checks import frozen, require_finite
 from theoryrl.mdp.evaluation import moments, occupancy
 from theoryrl.mdp.model import FiniteHorizonMDP, require_model
 from theoryrl.mdp.policy import stochastic_layers
@@ -105,6 +105,8 @@ def ope_variance(
     control = np.zeros(pi.shape) if q is None else frozen(q, np.float64, "q")
     if control.shape != pi.shape:
         raise ValueError(f"q has shape {control.shape}, not {pi.shape}")
+    control = np.where((pi > 0) | (b > 0), control, 0.0)
+    require_finite(control, "q")
     return _doubly_robust(mdp, pi, b, control)
 
 
@@ -195,7 +197,8 @@ def _trajectory(mdp: FiniteHorizonMDP, pi: NDArray, b: NDArray) -> float:
         zero = (weight[h] * (p @ zero)).sum(axis=-1)
         one, two = (weight[h] * new_one).sum(axis=-1), (weight[h] * new_two).sum(axis=-1)
     value = float(mdp.initial @ later)
-    return float(mdp.initial @ two) - value**2
+    # The difference of two nearly equal squares can fall below 0 by rounding.
+    return max(float(mdp.initial @ two) - value**2, 0.0)
 
 
 def _marginalised(mdp: FiniteHorizonMDP, pi: NDArray, b: NDArray) -> float:
