@@ -104,3 +104,9 @@ def test_min_episodes_inverts():
         bounds.min_episodes(bounds.fqi_suboptimality_bound, 0.1, **settings | {"concentrability": [math.inf, 1]})
     with pytest.raises(ValueError, match="epsilon must be positive"):
         bounds.min_episodes(bounds.fqi_suboptimality_bound, math.nan, **settings)
+
+
+def test_constant_rewards_leave_nothing_to_lose():
+    common = {"concentrability": [2.0], "delta": 0.05, "reward_width": 0.0}
+    assert bounds.fqi_suboptimality_bound([0, 5], log_sizes=[1.0], **common).tolist() == [0, 0]
+    assert bounds.maximum_likelihood_bound([0, 5], n_models=2, **common).tolist() == [0, 0]

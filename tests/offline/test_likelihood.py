@@ -79,3 +79,17 @@ def test_what_no_model_allows_is_named():
         maximum_likelihood(data, [mdp, mdp.with_horizon(3)])
     with pytest.raises(ValueError, match=r"models\[1\] has another initial"):
         maximum_likelihood(data, [mdp, mdp.with_initial(1)])
+
+
+def test_a_sure_reward_beats_a_narrow_noise_around_it():
+    # The density of +-0.01 is 50; of an event of probability 1 the other model is sure. Its rows are right, too.
+    sure = np.array([[[0.9, 0.1]], [[0.1, 0.9]]])
+    reward, noise = np.array([[0.5], [0.25]]), np.full((2, 1), 0.01)
+    truth = FiniteHorizonMDP(sure, reward, horizon=2, reward_law="uniform", reward_noise=0 * noise, reward_range=(0, 1))
+    noisy = FiniteHorizonMDP(
+        sure[::-1], reward, horizon=2, reward_law="uniform", reward_noise=noise, reward_range=(0, 1)
+    )
+    found = maximum_likelihood(rollout(truth, uniform_policy(truth), 200, rng=0), [noisy, truth])
+    assert found.members.tolist() == [1, 1] and np.isneginf(found.log_likelihood[0]).all()
+    found = maximum_likelihood(rollout(noisy, uniform_policy(noisy), 200, rng=0), [noisy, truth])
+    assert found.members.tolist() == [0, 0] and np.isneginf(found.log_likelihood[1]).all()

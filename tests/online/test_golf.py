@@ -183,6 +183,32 @@ def test_reachability_is_enumeration_of_all_tuples(seed):
     assert tuple(path) == min(feasible, key=lambda p: (-start[p[0]], p))
 
 
+@pytest.mark.parametrize("seed", [9, 138, 302, 339])
+def test_a_member_whose_last_continuation_fell_in_the_test_of_another_starts_no_path(seed):
+    # Seven members at layer 0, two at layer 1: a path that is not looked up again leaves the class.
+    rng = np.random.default_rng(seed)
+    cls = ProductClass([rng.uniform(0, 2, (7, 2, 1)), rng.uniform(0, 1, (2, 2, 1))])
+    settings = GOLF(cls, scale=rng.choice([0.01, 0.03, 0.1]), check=False)
+    state = settings.init(Problem(2, 1, 2, 0.0, 1.0, True, np.ones((2, 1), bool)))
+    for episode in range(60):
+        plan(state, episode)
+        if state.empty[0] >= 0:
+            break
+        first, second = state.path
+        assert second < 2 and state.peak[0, second, first] <= state.level[0]
+        assert state.peak[1, 0, second] <= state.level[1]
+        # Alive means exactly: with a continuation none of whose tests has failed.
+        passes = state.peak <= state.level[:, None, None]
+        last = passes[1, 0, :2]
+        assert np.array_equal(state.alive[1, :2], last)
+        assert np.array_equal(state.alive[0], (passes[0, :2] & last[:, None]).any(axis=0))
+        s = int(rng.integers(2))
+        for h in range(2):
+            r, t = float(rng.random() < 0.5), int(rng.integers(2))
+            observe(state, h, s, 0, r, t)
+            s = t
+
+
 def test_losses_of_a_worked_example():
     # Two layers by hand: counts, summed rewards and next counts; the excesses to their printed digits.
     second = np.array([[[0.5, 0.3], [0.6, 0.1]], [[0.9, 0.3], [0.6, 0.8]], [[0.2, 0.2], [0.2, 0.2]]]).reshape(3, 4)

@@ -130,6 +130,17 @@ def test_incomplete_classes_are_refused_before_the_run():
         HyQ(rollout(MDP.with_initial(0), uniform_policy(MDP), 2), complete_class(random_mdp(2, 2, 3, 0), 1, 0))
 
 
+def test_values_out_of_range_are_refused_by_name():
+    first = np.concatenate([CLASS.layers[0], CLASS.layers[0][:1]])
+    first[-1, 1, 0] = 3.5
+    wide = ProductClass([first, *CLASS.layers[1:]])
+    HyQ(OFFLINE, CLASS).require(MDP)
+    HyQ(OFFLINE, wide, check=False).require(MDP)
+    where = rf"layer 0, member {len(first) - 1} has the value 3.5 at state 1, action 0, not in \[0, 3\]"
+    with pytest.raises(ValueError, match=where):
+        HyQ(OFFLINE, wide).require(MDP)
+
+
 def test_bound_term_by_term():
     settings = dict(
         offline_episodes=1000, log_sizes=np.log([6, 3]), concentrability=[2, 3], coverability=[4, 5], delta=0.1

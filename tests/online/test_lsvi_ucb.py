@@ -15,6 +15,7 @@ from theoryrl._jit import plain
 from theoryrl.envs.linear import linear_mdp
 from theoryrl.mdp.sampling import draw_initial, draw_step, sampler
 from theoryrl.online import LSVIUCB, Problem, driver, lsvi_ucb_regret_bound, run
+from theoryrl.online.lsvi_ucb import _rank_one
 from theoryrl.online.verbs import act, observe, plan
 from theoryrl.testing import mdps
 from theoryrl.theory import get, verify
@@ -248,6 +249,22 @@ def test_a_model_that_is_not_linear_is_refused():
 def test_bad_settings(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_what_rounding_does_to_the_inverse_is_within_the_slack_of_the_proof():
+    # Two features, nearly parallel, and a rare third direction: badly conditioned, between two factorisations.
+    d, steps, rng = 2, 1000, np.random.default_rng(0)
+    features = np.array([[1 - 1e-4, 1e-2], [1 - 1e-4, -1e-2], [0.0, 1.0]]).reshape(3, 1, d)
+    gram, inverse, norm_square, scratch = np.eye(d), np.eye(d), (features**2).sum(axis=2), np.zeros(d)
+    for n in range(1, steps + 1):
+        s = int(rng.choice(3, p=[0.7, 0.29, 0.01]))
+        _rank_one(features[s, 0], gram, inverse, features, norm_square, n, True, scratch)
+    sizes, axes = np.linalg.eigh(gram)
+    half = axes * np.sqrt(sizes)
+    off = np.abs(np.linalg.eigvalsh(half.T @ inverse @ half) - 1).max()
+    assert 0 < off <= 10 * d * 2.0**-53 * (steps + 1) ** 2
+    exact = np.einsum("sai,ij,saj->sa", features, np.linalg.inv(gram), features)
+    assert np.abs(norm_square / exact - 1).max() <= 10 * d * 2.0**-53 * (steps + 1) ** 2
 
 
 def test_long_features_are_refused():

@@ -365,13 +365,15 @@ DATA = (
     r"rewards in $[l, l + w]$, with probability at least $1 - \delta$, "
 )
 KAPPA = r"$\kappa_h = ((H - h) w)^2 \log(|F_h| |F_{h+1}| H / \delta) / (1 - e^{-1/2})$"
+RANGE = r"values of layer $h$ in $[(H - h) l, (H - h)(l + w)]$"
 RATIO = r"$C_h \ge E_{\mu_h}[(d^\pi_h / \mu_h)^2]$ for an optimal policy and every policy that can be returned"
 
 THEOREMS = (
     Theorem(
         key="fqi.suboptimality",
         title="Fitted Q iteration in a complete class",
-        statement=DATA + r"fitted Q iteration in a product class $F$ with $T_h F_{h+1} \subseteq F_h$ returns a policy "
+        statement=DATA + rf"fitted Q iteration in a finite product class $F$ with {RANGE} and "
+        r"$T_h F_{h+1} \subseteq F_h$ returns a policy "
         rf"with $J^* - J(\pi) \le 2 \sum_h \sqrt{{C_h \kappa_h / n}}$, {KAPPA}, {RATIO}.",
         source="Munos and Szepesvari (2008); Chen and Jiang (2019); constants derived here",
         protocol=partial(guarantee, game=fqi_game, episodes=20_000),
@@ -404,8 +406,8 @@ THEOREMS = (
     Theorem(
         key="fqe.error",
         title="Fitted Q evaluation in a closed class",
-        statement=DATA
-        + r"fitted Q evaluation in a product class $F$ with $T^\pi_h F_{h+1} \subseteq F_h$ and a known start "
+        statement=DATA + rf"fitted Q evaluation in a finite product class $F$ with {RANGE}, "
+        r"$T^\pi_h F_{h+1} \subseteq F_h$ and a known start "
         rf"errs by at most $\sum_h \sqrt{{C_h(\pi) \kappa_h / n}}$, {KAPPA}, "
         r"$C_h(\pi) = E_{\mu_h}[(d^\pi_h / \mu_h)^2]$.",
         source="Le, Voloshin and Yue (2019); constants derived here",
@@ -458,8 +460,8 @@ THEOREMS = (
     Theorem(
         key="msbo.suboptimality",
         title="Minimax squared Bellman optimisation",
-        statement=DATA
-        + r"MSBO in a finite class $F \ni Q^*$ with helpers $G_h \ni T_h f_{h+1}$ for every $f \in F$ returns a policy "
+        statement=DATA + rf"MSBO in a finite class $F \ni Q^*$ with {RANGE} and "
+        r"helpers $G_h \ni T_h f_{h+1}$ for every $f \in F$ returns a policy "
         r"with $J^* - J(\pi) \le 2 \sqrt{\sum_h C_h} \sqrt{\kappa / n}$, "
         rf"$\kappa = \sum_h ((H - h) w)^2 [\log(2 |G_h| H / \delta) + \log(2 |F| H / \delta)] / (1 - e^{{-1/2}})$, "
         rf"{RATIO}.",
@@ -482,8 +484,8 @@ THEOREMS = (
     Theorem(
         key="mabo.suboptimality",
         title="Minimax average Bellman optimisation",
-        statement=DATA
-        + r"MABO in a finite class $F \ni Q^*$ with weights $W$ that contain $(d^\pi_h / \mu_h)_h$ for an optimal "
+        statement=DATA + rf"MABO in a finite class $F \ni Q^*$ with {RANGE} and "
+        r"weights $W$ that contain $(d^\pi_h / \mu_h)_h$ for an optimal "
         r"policy and the greedy policy of every $f \in F$ returns a policy with $J^* - J(\pi) \le 4 \sqrt 2 \sum_h B_h "
         r"(H - h) w \sqrt{\log(2 |F| |W| / \delta) / n}$, where $B_h$ is the largest weight of layer $h$.",
         source="Xie and Jiang (2020), Theorem 5; constants derived here",

@@ -321,8 +321,11 @@ def min_episodes(bound: Callable[..., ArrayLike], epsilon: float, /, **settings:
 
 def _capped(factor: float, episodes: ArrayLike, horizon: int, width: float) -> NDArray[np.float64]:
     """min(factor / sqrt(n), H width)."""
+    n = _counts(episodes)
+    if width == 0.0:  # constant rewards: nothing to lose, without data too
+        return np.zeros_like(n)
     with np.errstate(divide="ignore"):
-        return np.asarray(np.minimum(factor / np.sqrt(_counts(episodes)), horizon * width))
+        return np.asarray(np.minimum(factor / np.sqrt(n), horizon * width))
 
 
 def _counts(episodes: ArrayLike) -> NDArray[np.float64]:

@@ -46,7 +46,8 @@ def maximum_likelihood(data: Dataset, models: Sequence[FiniteHorizonMDP]) -> Lik
     M_h = argmax_{M in list} sum over the rows of layer h of log P^M_h(s' | s, a) p^M_h(r | s, a, s')
 
     Rewards count by their law: an exact match for deterministic and outcome rewards, the probability of Bernoulli ones,
-    the density of uniform ones.
+    the density of uniform ones. A uniform reward without noise is an atom: where a row hits that of one model, the
+    densities of the others are 0.
 
     Parameters
     ----------
@@ -76,7 +77,12 @@ def maximum_likelihood(data: Dataset, models: Sequence[FiniteHorizonMDP]) -> Lik
     for i, model in enumerate(models):
         require_model(model, FiniteHorizonMDP)
         _same(models[0], model, i, data)
-    score = np.stack([_score(data, model) for model in models])
+    atoms = np.zeros(len(data), bool)
+    if models[0].reward_law == "uniform":
+        for model in models:
+            mean, half = _uniform(data, model.to_dense())
+            atoms |= (half == 0) & (data.reward == mean)
+    score = np.stack([_score(data, model, atoms) for model in models])
     members = score.argmax(axis=0)
     ruled_out = np.isneginf(score.max(axis=0))
     if ruled_out.any():
@@ -98,8 +104,16 @@ def _same(first: FiniteHorizonMDP, model: FiniteHorizonMDP, i: int, data: Datase
             raise ValueError(f"models[{i}] has another {name} than models[0]")
 
 
-def _score(data: Dataset, model: FiniteHorizonMDP) -> NDArray[np.float64]:
-    """Log-likelihood of every layer's rows, (H,)."""
+def _uniform(data: Dataset, dense: FiniteHorizonMDP) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and half-width of the reward of every row, under a dense model with uniform rewards."""
+    noise = np.asarray(dense.reward_noise)
+    noise = noise if noise.ndim == 3 else noise[np.newaxis]
+    at = data.state, data.action
+    return dense.reward_layers[data.step % len(dense.reward_layers), *at], noise[data.step % len(noise), *at]
+
+
+def _score(data: Dataset, model: FiniteHorizonMDP, atoms: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Log-likelihood of every layer's rows, (H,); `atoms` are rows whose reward some model of the list is sure of."""
     dense = model.to_dense()
     at = data.state, data.action
 
@@ -112,11 +126,10 @@ def _score(data: Dataset, model: FiniteHorizonMDP) -> NDArray[np.float64]:
     if model.reward_law == "bernoulli":
         likely = np.where(data.reward == 1.0, mean, np.where(data.reward == 0.0, 1.0 - mean, 0.0))
     elif model.reward_law == "uniform":
-        noise = np.asarray(dense.reward_noise)
-        half = (noise if noise.ndim == 3 else noise[np.newaxis])[layer(noise, 2), *at]
+        half = _uniform(data, dense)[1]
         inside = np.abs(data.reward - mean) <= half
         with np.errstate(divide="ignore"):
-            likely = np.where(inside, np.where(half > 0, 0.5 / half, 1.0), 0.0)
+            likely = np.where(inside, np.where(half > 0, np.where(atoms, 0.0, 0.5 / half), 1.0), 0.0)
     elif model.reward_law == "outcome":
         paid = np.asarray(dense.outcome_reward)
         wanted = (paid if paid.ndim == 4 else paid[np.newaxis])[layer(paid, 3), *at, data.next_state]

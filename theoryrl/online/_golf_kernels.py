@@ -28,12 +28,16 @@ def losses_of_column(values, size, target_sum, count, visited, n_visited, losses
 
 
 @kernel("strict")
-def raise_peaks(losses, least, slack, first, last, peak):
-    """peak[k] = max(peak[k], losses[k] - least - slack) for first <= k < last."""
+def raise_peaks(losses, least, slack, first, last, level, peak):
+    """peak[k] = max(peak[k], losses[k] - least - slack) for first <= k < last; returns whether one passed the level."""
+    crossed = False
     for k in range(first, last):
         excess = losses[k] - least - slack
         if excess > peak[k]:
+            if peak[k] <= level < excess:
+                crossed = True
             peak[k] = excess
+    return crossed
 
 
 @kernel("strict")

@@ -119,6 +119,9 @@ def value_rounding(mdp: FiniteHorizonMDP) -> float:
 def learner_rounding(mdp: FiniteHorizonMDP, episodes: int) -> float:
     """How far the table of values of UCBVI (Hoeffding bonus) or UCRL2 can be from its formulas on the same data.
 
+    Of GOLF it covers the return to units of reward, all that its values go through; of LSVI-UCB the same and the caps:
+    what its regression loses is paid for by the proof's own slack (docs/theory/lsvi_ucb.md, "Rounding").
+
     In units of the reward range a backup errs by (S + 1) u H in the mean of the successors' values (S u H more where
     UCRL2 takes mass away from them, a difference of S terms at most), (n + 4) u in the
     mean of n <= K H rewards, 20 u 2H in a bonus that matters (beyond 2H the cap H - h decides) and 9 u H in the sums.

@@ -112,7 +112,8 @@ THEOREMS = (
         title="Hy-Q: offline data that cover one good policy take the place of optimism",
         statement=(
             r"$n$ independent offline trajectories with pairs of law $\nu_h$, rewards in $[l, l + w]$, a finite "
-            r"product class $F$ with $T_h F_{h+1} \subseteq F_h$. With probability at least $1 - \delta$, for all "
+            r"product class $F$ with values of layer $h$ in $[(H - h) l, (H - h)(l + w)]$ and $T_h F_{h+1} \subseteq "
+            r"F_h$. With probability at least $1 - \delta$, for all "
             r"$K$ at once, the regret of Hy-Q over $K$ episodes is at most $\sum_h K \sqrt{C^*_h \kappa_h / n} + "
             r"\sqrt{K C_h H_K (\kappa_h + ((H - h) w)^2)}$, where $C^*_h = E_{\nu_h}[(d^*_h / \nu_h)^2]$ of an "
             r"optimal policy, $C_h = \sum_{s, a} \max_\pi d^\pi_h(s, a)$, $H_K = 1 + 1/2 + \dots + 1/K$, $\kappa_h "

@@ -132,8 +132,6 @@ class GOLF:
         horizon, size, pairs = values.shape
         product = isinstance(self.cls, ProductClass)
         noise = noise_widths(best, sizes, problem)
-        largest = float(np.abs(values).max() + np.abs(best).max()) + 1.0
-        raw = max(float(np.abs(layer).max()) for layer in layers_of(self.cls)) + horizon * abs(problem.reward_low)
         unit = _unit(problem)
         alive = np.zeros((horizon + 1, size), np.bool_)
         for h, n in enumerate(sizes):
@@ -156,7 +154,7 @@ class GOLF:
             policy=greedy[:, 0].copy(),
             losses=np.zeros(size),
             empty=np.full(1, -1),
-            rounding=np.array([largest, 8 * U * raw / unit]),
+            rounding=np.array(rounding_sizes(self.cls, values, best, problem)),
             n_actions=problem.n_actions,
             reward_low=float(problem.reward_low),
             reward_unit=unit,
@@ -230,6 +228,14 @@ def noise_widths(best: NDArray[np.float64], sizes: NDArray[np.int64], problem: P
     return reward + np.array([*spans, 0.0])
 
 
+def rounding_sizes(
+    cls: FiniteClass | ProductClass, values: NDArray[np.float64], best: NDArray[np.float64], problem: Problem
+) -> tuple[float, float]:
+    """B, the largest |g| + |r + V_f| in units, and e, how far the change of units can have moved a member."""
+    raw = max(float(np.abs(layer).max()) for layer in layers_of(cls)) + len(values) * abs(problem.reward_low)
+    return float(np.abs(values).max() + np.abs(best).max()) + 1.0, 8 * U * raw / _unit(problem)
+
+
 @plan.implement(GOLFState)
 def _(learner, episode):
     if learner.empty[0] >= 0:
@@ -244,7 +250,7 @@ def _(learner, episode):
                 learner.empty[0] = episode
                 return False
             backtrack(first, peak, level, sizes, learner.alive, product, path)
-        passed = True
+        passed, crossed = True, False
         for h in range(horizon):
             n, seen = 0.0, learner.n_visited[h]
             for place in range(seen):
@@ -268,14 +274,16 @@ def _(learner, episode):
                     learner.losses,
                 )
                 if product:
-                    raise_peaks(learner.losses, least, slack, 0, sizes[h], peak[h, j])
+                    fell = raise_peaks(learner.losses, least, slack, 0, sizes[h], level[h], peak[h, j])
                 else:
-                    raise_peaks(learner.losses, least, slack, j, j + 1, peak[h, 0])
+                    fell = raise_peaks(learner.losses, least, slack, j, j + 1, level[h], peak[h, 0])
+                crossed = crossed or fell
             if not learner.full:
                 column = begin if product else 0
                 if not peak[h, column, path[h]] <= level[h]:
                     passed = False
-        if learner.full or not passed:
+        # The column of a candidate that passes can still cost other members their last continuation.
+        if crossed:
             reach(peak, level, sizes, product, learner.alive)
         if learner.full:
             first = most_optimistic(learner.alive[0], sizes[0], learner.start_sum)

@@ -30,6 +30,9 @@ from theoryrl.mdp.dataset import Dataset
 from theoryrl.mdp.model import FiniteHorizonMDP
 from theoryrl.online.verbs import Problem, act, chance, observe, plan, upper_value
 
+# How far out of range a value may be by rounding alone.
+RANGE_TOLERANCE = 1e-9
+
 
 class HyQState(NamedTuple):
     """All transitions so far as counts, the class as one stack, and the members chosen."""
@@ -55,9 +58,10 @@ class HyQ:
         Transitions collected before, of the same sizes; the regret bound needs independent trajectories that cover an
         optimal policy.
     cls : ProductClass
-        F, in units of reward. The regret bound needs T_h f_{h+1} in F_h for all f (completeness).
+        F, in units of reward. The regret bound needs T_h f_{h+1} in F_h for all f (completeness), and values of layer
+        h within (H - h) times the range of rewards.
     check : bool
-        Whether `run` refuses a model for which the class is not complete.
+        Whether `run` refuses a model for which the class is not that.
     """
 
     offline: Dataset
@@ -77,17 +81,29 @@ class HyQ:
         return self.check
 
     def require(self, mdp: FiniteHorizonMDP) -> None:
-        """Refuse a model whose Bellman images are not in the class, unless `check` is False.
+        """Refuse a model for which the class is not complete or has values out of range, unless `check` is False.
 
         Raises
         ------
         ValueError
-            With the layer and the member at fault.
+            With the layer and the member at fault: an image that is not in the class, or a value of layer h outside
+            (H - h) times the range of rewards.
         """
-        if self.check:
-            found = completeness(self.cls, mdp)
-            if not found:
-                raise ValueError(f"{found.message} (check=False runs all the same)")
+        if not self.check:
+            return
+        found = completeness(self.cls, mdp)
+        if not found:
+            raise ValueError(f"{found.message} (check=False runs all the same)")
+        for h, layer in enumerate(self.cls.layers):
+            low, high = ((mdp.horizon - h) * limit for limit in mdp.reward_range)
+            slack = RANGE_TOLERANCE * max(1.0, abs(low), abs(high))
+            outside = ~((layer >= low - slack) & (layer <= high + slack)) & mdp.action_mask
+            if outside.any():
+                i, s, a = np.argwhere(outside)[0]
+                raise ValueError(
+                    f"layer {h}, member {i} has the value {layer[i, s, a]:.6g} at state {s}, action {a}, not in "
+                    f"[{low:.6g}, {high:.6g}] (check=False runs all the same)"
+                )
 
     def init(self, problem: Problem) -> HyQState:
         """A fresh state for one run, with the offline data counted."""

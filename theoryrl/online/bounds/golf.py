@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from theoryrl.classes.values import FiniteClass, ProductClass
 from theoryrl.mdp.rounding import U
 from theoryrl.online.bounds._common import checked, sum_over_visits
-from theoryrl.online.golf import EVENTS, in_units, noise_widths, require_enumerated
+from theoryrl.online.golf import EVENTS, in_units, noise_widths, require_enumerated, rounding_sizes
 from theoryrl.online.verbs import Problem
 
 CHORD = 1 - math.exp(-0.5)
@@ -78,8 +78,10 @@ def golf_regret_bound(
     else:
         pairs = cls.horizon * cls.size
     level = noise**2 / 2 * math.log(EVENTS * sizes[:-1].sum() / delta)
-    scale = float(np.abs(values).max() + np.abs(best).max()) + 1.0
-    rounding = counts * scale**2 * U * (4 * (counts + 2) + 2 * mask.sum() + 70)
+    # What a test subtracts, once more for the error of the computed difference itself.
+    largest, offset = rounding_sizes(cls, values, best, problem)
+    losses = 2 * largest * ((counts + 2) * U * largest + offset) + (mask.sum() + 3) * U * largest**2
+    rounding = 4 * counts * losses
     main = np.zeros_like(counts)
     for h in range(cls.horizon):
         wide = max(noise[h], residual[h])
