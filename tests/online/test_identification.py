@@ -33,6 +33,7 @@ from theoryrl.online._theorems_identification import THEOREMS, two_coins, two_do
 from theoryrl.online.bounds.identification import _sums_of_widths, log_histograms
 from theoryrl.testing import mdps
 from theoryrl.theory import get, verify
+from theoryrl.theory.verdict import decide_probability
 
 LEARNERS = [BPIUCBVI, RFUCRL, RFExpress]
 
@@ -349,7 +350,7 @@ def test_sample_bounds_against_the_formulas(stationary):
 
 
 def test_sums_of_widths_lie_above():
-    ends, sums = _sums_of_widths(lambda n: np.minimum(1.0, 3.0 / np.sqrt(n)))
+    ends, sums = _sums_of_widths(lambda n: np.minimum(1.0, 3.0 / np.sqrt(n)), 2.0**63)
     for count in (1, 10, 99_999, 10**6, 3 * 10**6):
         exact = 1 + np.minimum(1.0, 3.0 / np.sqrt(np.arange(1.0, count))).sum()
         assert exact * (1 - 1e-12) <= np.interp(count, ends, sums) <= 1.003 * exact
@@ -407,8 +408,27 @@ def test_no_seed_misses_the_controls(key, seed):
         assert verify(broken, rng=seed).verdict == "refuted"
 
 
-def test_a_run_that_is_broken_off_has_not_failed_and_is_told():
+def test_a_run_that_is_broken_off_decides_nothing_and_is_told():
     theorem = get("rf.plug-in")
     how = dict(rng=np.random.SeedSequence(0), runs=3, jobs=1, progress=None)
     seen = theorem.protocol(two_coins(), **how, most=5)
-    assert not seen.failures.any() and seen.remark == "3 of 3 runs had not stopped after 5"
+    assert not seen.failures.any() and seen.undecided.all() and seen.remark == "3 of 3 runs had not stopped after 5"
+
+
+@pytest.mark.parametrize("key", ["bpi-ucbvi.pac", "rf.plug-in", "rf-ucrl.plug-in"])
+def test_where_nobody_stops_nothing_is_said(key):
+    theorem = get(key)
+    how = dict(rng=np.random.SeedSequence(1), runs=100, jobs=1, progress=None, most=3)
+    decision = decide_probability(theorem.protocol(theorem.default_model(), **how), 0.05)
+    assert decision.verdict == "inconclusive" and "100 of them undecided" in decision.note
+
+
+def test_more_visits_than_episodes_are_summed_as_well():
+    # One pair is visited H times per episode, here beyond 2^63 times: the bound still meets its own inequality.
+    horizon, epsilon = 100, 5e-5
+    k = bounds.rf_ucrl_sample_bound(epsilon, n_states=1, n_actions=1, horizon=horizon, delta=0.05)
+    assert k * horizon > 2.0**63
+    visits, cap, rate = k * horizon, horizon - 1.0, math.log(60)
+    # A sum of W sqrt(rate / (2 n)) alone, which is at least its integral, weighs more than this.
+    least = cap * (1 + 1 / horizon) ** (horizon - 2) * math.sqrt(rate / 2) * 2 * (math.sqrt(visits) - 1)
+    assert (k - 1) * epsilon / 2 >= 2 * math.e / (math.e - 1) * least

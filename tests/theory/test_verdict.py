@@ -133,6 +133,23 @@ def test_a_run_with_nan_is_a_failure_whatever_the_protocol_says(side):
         assert math.isnan(decision.tightness)
 
 
+def test_undecided_runs_speak_neither_for_a_claim_nor_against_it():
+    def judged(failed, undecided, runs):
+        order = np.arange(runs)
+        seen = ProbabilityObservations(np.zeros(runs), 1.0, order < failed, undecided=order < failed + undecided)
+        assert seen.undecided.sum() == undecided  # a run that failed is decided
+        return decide_probability(seen, 0.05)
+
+    assert judged(0, 0, 1000).verdict == "consistent"
+    assert judged(0, 20, 1000).verdict == "consistent"  # as with 20 failures
+    assert judged(0, 60, 1000).verdict == "inconclusive"
+    assert judged(0, 1000, 1000).verdict == "inconclusive"
+    assert "1000 of them undecided" in judged(0, 1000, 1000).note
+    assert judged(10, 0, 10).verdict == judged(10, 900, 910).verdict == "refuted"
+    with pytest.raises(ValueError, match="undecided is int64"):
+        ProbabilityObservations([0.0], [1.0], undecided=np.array([1]))
+
+
 def test_failures_are_boolean_and_one_per_run():
     with pytest.raises(ValueError, match="failures is int64"):
         ProbabilityObservations([0.0], [1.0], np.array([0]))

@@ -83,11 +83,12 @@ def pac_protocol(
     most: int | None = None,
     **how: Any,
 ) -> ProbabilityObservations:
-    """Exact loss of the policy recommended on stopping, against epsilon; who has not stopped has not failed."""
+    """Exact loss of the policy recommended on stopping, against epsilon; a run that was broken off decides nothing."""
     result = _run(model, learner, epsilon, bound, most, **how)
     return ProbabilityObservations(
         np.where(result.stopped, result.gap, 0.0),
         epsilon + 2 * value_rounding(model),
+        undecided=~result.stopped,
         series={"episodes": result.episodes},
         remark=_broken_off(result),
     )
@@ -102,7 +103,7 @@ def sample_protocol(
     past_bound: bool = False,
     **how: Any,
 ) -> ProbabilityObservations:
-    """Episodes played before stopping, against the bound; a run broken off before the bound has not failed.
+    """Episodes played before stopping, against the bound; a run broken off before the bound decides nothing.
 
     With `past_bound` runs go on until the bound is exceeded, whatever that costs.
     """
@@ -110,7 +111,11 @@ def sample_protocol(
     result = _run(model, learner, epsilon, bound, limit + 1 if past_bound else None, **how)
     late = (result.episodes > limit) | (~result.stopped & (result.episodes >= limit))
     return ProbabilityObservations(
-        result.episodes.astype(float), float(limit), failures=late, remark=_broken_off(result)
+        result.episodes.astype(float),
+        float(limit),
+        failures=late,
+        undecided=~result.stopped & ~late,
+        remark=_broken_off(result),
     )
 
 
@@ -142,6 +147,7 @@ def plug_in_protocol(
     return ProbabilityObservations(
         worst,
         epsilon + 6 * value_rounding(unit),
+        undecided=~result.stopped,
         series={"episodes": result.episodes},
         remark=_broken_off(result),
     )

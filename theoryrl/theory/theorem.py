@@ -38,6 +38,14 @@ def _vector(name: str, values: Any, length: int | None = None) -> np.ndarray:
     return array
 
 
+def _flags(name: str, values: Any, length: int) -> np.ndarray:
+    """A copy of `values`, which must be bool of shape (length,)."""
+    array = np.array(values)
+    if array.dtype != np.bool_ or array.shape != (length,):
+        raise ValueError(f"{name} is {array.dtype} of shape {array.shape}, not bool of shape ({length},)")
+    return array
+
+
 @dataclass(frozen=True, eq=False)
 class ExactObservations:
     """Instances of an inequality or identity that is claimed without exception.
@@ -102,6 +110,9 @@ class ProbabilityObservations:
     failures : array_like of bool, shape (runs,), optional
         Whether the claim failed in the run. Default: `not (observed <= bound)`. A run with a NaN on either side
         counts as failed whatever is given here.
+    undecided : array_like of bool, shape (runs,), optional
+        Runs that were broken off before the claim could be judged: they do not count against it, and a verdict of
+        `consistent` must hold even if all of them had failed. Default: none.
     models, series
         As in `ExactObservations`.
     remark : str
@@ -111,6 +122,7 @@ class ProbabilityObservations:
     observed: Any
     bound: Any
     failures: Any = None
+    undecided: Any = None
     models: tuple[str, ...] = ()
     series: Mapping[str, np.ndarray] = field(default_factory=dict)
     remark: str = ""
@@ -123,16 +135,16 @@ class ProbabilityObservations:
         if self.failures is None:
             failures = ~(observed <= bound)
         else:
-            failures = np.array(self.failures)
-            if failures.dtype != np.bool_ or failures.shape != observed.shape:
-                raise ValueError(
-                    f"failures is {failures.dtype} of shape {failures.shape}, not bool of shape {observed.shape}"
-                )
+            failures = _flags("failures", self.failures, observed.size)
             failures = failures | np.isnan(observed) | np.isnan(bound)
-        failures.flags.writeable = False
+        undecided = np.zeros(observed.size, bool)
+        if self.undecided is not None:
+            undecided = _flags("undecided", self.undecided, observed.size) & ~failures
+        failures.flags.writeable = undecided.flags.writeable = False
         object.__setattr__(self, "observed", observed)
         object.__setattr__(self, "bound", bound)
         object.__setattr__(self, "failures", failures)
+        object.__setattr__(self, "undecided", undecided)
 
     @property
     def runs(self) -> int:

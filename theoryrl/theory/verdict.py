@@ -114,20 +114,27 @@ def decide_probability(seen: ProbabilityObservations, delta: float) -> Decision:
 
     Refuted: the e-process reached 1 / REFUTE_LEVEL at some run, or the Clopper-Pearson lower bound at REFUTE_LEVEL
     exceeds delta; a true claim meets this with probability at most 2 REFUTE_LEVEL. Consistent: the Clopper-Pearson
-    upper bound at CONFIRM_LEVEL is at most delta. Else inconclusive, with about how many runs would decide.
+    upper bound at CONFIRM_LEVEL is at most delta, undecided runs counted as failures. Else inconclusive, with about how
+    many runs would decide.
     """
     runs, failures = seen.runs, int(seen.failures.sum())
     ratio = tightness(seen.observed, seen.bound)
     wealth = float(log_wealth(seen.failures, delta).max())
     lower = clopper_pearson(failures, runs, REFUTE_LEVEL)[0]
-    upper = clopper_pearson(failures, runs, CONFIRM_LEVEL)[1]
+    undecided = int(seen.undecided.sum())
+    upper = clopper_pearson(failures + undecided, runs, CONFIRM_LEVEL)[1]
     seen_so_far = f"{failures} failures in {runs} runs"
+    if undecided:
+        seen_so_far += f", {undecided} of them undecided"
     if wealth >= -math.log(REFUTE_LEVEL) or lower > delta:
         note = f"{seen_so_far}, delta = {delta:g}: e-value {_power(wealth)}, failure probability above {lower:.3g}"
         return Decision(Verdict.REFUTED, ratio, note)
     if upper <= delta:
         note = f"{seen_so_far}: failure probability at most {upper:.3g} <= {delta:g}"
         return Decision(Verdict.CONSISTENT, ratio, note)
+    if undecided and clopper_pearson(failures, runs, CONFIRM_LEVEL)[1] <= delta:
+        note = f"{seen_so_far}: too many of those to say that the failure probability is at most {delta:g}"
+        return Decision(Verdict.INCONCLUSIVE, ratio, note)
     more = runs_to_decide(failures, runs, delta, CONFIRM_LEVEL, REFUTE_LEVEL)
     need = f"about {more} runs would decide" if more else "no number of runs would decide at this rate"
     return Decision(

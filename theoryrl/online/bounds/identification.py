@@ -36,7 +36,7 @@ def bpi_ucbvi_sample_bound(
         F(N) = sum_{n<N} min{1, phi(n) / H},  M(K) = H sum_h q^h S A F(K / (S A))
                  or, with counts pooled over layers, H q^(H-1) S A (H - 1 + F(K H / (S A))),
 
-    it is the least K >= 8 with
+    it is the least K >= 8 (or 1 if epsilon >= H: then it stops at once) with
 
         (K - 1) epsilon >= 2 e / (e - 1) (M(K) + sum_h q^h (H - h) log(5/delta)) + 7.5 H b_K (1 + log K).
 
@@ -181,7 +181,8 @@ def _stopping_bound(
     `caps` are the most that the table can be at each layer where it is not 0, `events` is 5 / delta there.
     """
     cap, pairs = float(caps[0]), n_states * n_actions
-    ends, sums = _sums_of_widths(lambda n: np.minimum(1.0, width(n) / cap))
+    visits = max(1.0, horizon / pairs)  # of a pair per episode, on average and at most
+    ends, sums = _sums_of_widths(lambda n: np.minimum(1.0, width(n) / cap), 2.0 * LARGEST * visits)
     weights = growth ** np.arange(len(caps))
     most = float(weights @ caps)
 
@@ -203,11 +204,12 @@ def _stopping_bound(
 
 def _sums_of_widths(
     width: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+    most: float,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Ends N and upper bounds on 1 + sum_{n=1}^{N-1} width(n) of a width that falls; linear between is one as well."""
+    """Ends N, up to `most`, and bounds on 1 + sum_{n=1}^{N-1} width(n) of a width that falls; linear between also."""
     ends = list(np.arange(EXACT_VISITS + 1.0))
-    while ends[-1] < 2.0 * LARGEST:
-        ends.append(math.ceil(ends[-1] * GROWTH))
+    while ends[-1] < most:
+        ends.append(float(math.ceil(ends[-1] * GROWTH)))
     marks = np.array(ends)
     terms = np.concatenate([[1.0], width(marks[1:-1])])
     return marks, np.concatenate([[0.0], np.cumsum(np.diff(marks) * terms)])
