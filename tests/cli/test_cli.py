@@ -208,6 +208,16 @@ def test_values_that_overflow_name_the_theorem_and_the_model(capsys, tmp_path):
     assert "dp.optimality on huge: " in faults(capsys, "verify", "dp.optimality", "--mdp", str(tmp_path / "huge.npz"))
 
 
+@pytest.mark.parametrize("error", [ZeroDivisionError, OverflowError, FloatingPointError])
+def test_arithmetic_that_fails_names_the_theorem_and_the_model(capsys, monkeypatch, error):
+    def fails(*arguments, **settings):
+        raise error("float division by zero")
+
+    monkeypatch.setattr("theoryrl.cli.verifying.verify", fails)
+    says = faults(capsys, "verify", "dp.optimality", "--mdp", "riverswim")
+    assert "dp.optimality on " in says and "float division by zero" in says
+
+
 def test_a_damaged_file_is_one_line(capsys, tmp_path):
     mdp = trl.random_mdp(3, 2, 4, rng=1)
     trl.save(mdp, tmp_path / "model.npz")

@@ -317,6 +317,20 @@ def test_too_many_eliminations_is_a_fault():
             ValueError,
             "reward_range",
         ),
+        *(
+            (
+                lambda settings=settings: run(OLIVE(class_of(unlucky_bandit()), **settings), unlucky_bandit(), 1),
+                ValueError,
+                "epsilon = .* may take more than 2\\^62 episodes",
+            )
+            for settings in (
+                {"epsilon": 1e-9},
+                {"epsilon": 1e-200},
+                {"epsilon": 1e-200, "variant": "v"},
+                {"epsilon": 0.1, "rank": 10**30},
+                {"epsilon": 0.1, "scale": 1e300},
+            )
+        ),
     ],
 )
 def test_bad_settings(call, error, message):
@@ -339,3 +353,11 @@ def test_protocols_do_not_fail_on_another_model(key):
     mdp = mdp.with_reward(mdp.reward * -7.0, reward_range=(-7.0, 0.0)).with_initial(np.array([0.3, 0.7]))
     seen = partial(get(key).protocol)(mdp, rng=np.random.SeedSequence(1), runs=2, jobs=None, progress=None)
     assert not seen.failures.any()
+
+
+@pytest.mark.parametrize("key", ["olive.pac", "olive.pac-v"])
+@pytest.mark.parametrize("reward", [0.0, -2.3])
+def test_protocols_end_where_rewards_cannot_differ(key, reward):
+    mdp = trl.random_mdp(2, 2, 2, rng=5).with_reward(np.full((2, 2), reward), reward_range=(reward, reward))
+    seen = get(key).protocol(mdp, rng=np.random.SeedSequence(1), runs=2, jobs=None, progress=None)
+    assert not seen.failures.any() and "only stopping is checked" in seen.remark

@@ -16,7 +16,7 @@ import theoryrl as trl
 from theoryrl._jit import plain
 from theoryrl.mdp.sampling import draw_initial, draw_step, sampler
 from theoryrl.online import Problem, RMax, driver, rmax_mistake_bound, rmax_regret_bound, rmax_visits, run
-from theoryrl.online._theorems_rmax import THEOREMS, accuracy_for, mistakes_protocol, regret_settings
+from theoryrl.online._theorems_rmax import THEOREMS, accuracy_for, mistakes_protocol, regret_settings, settings_for
 from theoryrl.online.bounds import min_episodes
 from theoryrl.online.bounds.rmax import rmax_allowance
 from theoryrl.online.verbs import act, chance, observe, plan, upper_value
@@ -220,6 +220,8 @@ def test_permuting_states_permutes_the_plan():
         (lambda: RMax(0.1, visits=0), "visits must be at least 1"),
         (lambda: rmax_visits(0.1, n_states=0, n_actions=1, horizon=1, delta=0.1), "n_states must be at least 1"),
         (lambda: rmax_visits(-1.0, n_states=1, n_actions=1, horizon=1, delta=0.1), "epsilon must be positive"),
+        (lambda: rmax_visits(1e-300, n_states=1, n_actions=1, horizon=1, delta=0.1), "epsilon = 1e-300 is too small"),
+        (lambda: rmax_visits(5e-324, n_states=1, n_actions=1, horizon=1, delta=0.1), "epsilon = 5e-324 is too small"),
     ],
 )
 def test_bad_settings(call, message):
@@ -227,8 +229,27 @@ def test_bad_settings(call, message):
         call()
 
 
+@pytest.mark.parametrize("settings", [RMax(1e-12), RMax(0.1, visits=10**30)])
+def test_more_visits_than_a_counter_holds_are_never_reached(settings):
+    result = run(settings, trl.random_mdp(3, 2, 3, 1), 20, watch=True, keep_states=True)
+    state = result.states[0]
+    assert result.least_margin[0] >= 0 and (state.value[:-1] == np.arange(3, 0, -1)[:, np.newaxis]).all()
+    assert state.visits.sum() == 60 and not state.policy.any()
+
+
 def test_a_number_of_visits_of_ones_own_is_not_provable():
     assert RMax(0.1).provable and not RMax(0.1, visits=10**9).provable
+
+
+@pytest.mark.parametrize("width", [1e300, 1e-9, 1e-200, 1e-323])
+def test_the_accuracy_that_is_verified_goes_with_the_unit_of_reward(width):
+    unit, other = (
+        trl.FiniteHorizonMDP(np.ones((1, 1, 1)), np.zeros((1, 1)), horizon=2, reward_range=(0.0, high))
+        for high in (1.0, width)
+    )
+    for choose in (settings_for, regret_settings):
+        mine, others = choose(unit, 10**4).epsilon, choose(other, 10**4).epsilon
+        assert others == pytest.approx(mine * width, rel=0.011, abs=1e-323)
 
 
 # ---- bounds

@@ -61,7 +61,7 @@ def run(
 
             try:
                 report = verify(theorem, model, rng=seed, runs=runs, jobs=jobs, progress=shown)
-            except ValueError as error:
+            except (ValueError, ArithmeticError) as error:
                 # Numbers that no protocol can handle (values that overflow, say): say where, nothing is half told.
                 where = "its own models" if model is None else model_name(model)
                 raise ValueError(f"{theorem.key} on {where}: {error}") from error

@@ -45,8 +45,13 @@ def without_truth(model: FiniteHorizonMDP) -> FiniteClass:
 
 
 def epsilon_for(model: FiniteHorizonMDP, learner: Callable[[float], OLIVE], problem: Problem) -> float:
-    """The largest possible loss times the last power of 0.8 that keeps the run within EPISODES (at most 1)."""
-    largest = model.horizon * max(model.reward_range[1] - model.reward_range[0], 1e-300)
+    """The largest possible loss times the last power of 0.8 that keeps the run within EPISODES (at most 1).
+
+    Where rewards cannot differ nothing can be lost, and any number will do.
+    """
+    largest = model.horizon * (model.reward_range[1] - model.reward_range[0])
+    if largest == 0:
+        return float(model.horizon)
     for power in count():
         if learner(largest * 0.8 ** (power + 1)).schedule(problem).episodes > EPISODES:
             return float(largest * 0.8**power)

@@ -46,9 +46,11 @@ def _sizes(model: FiniteHorizonMDP) -> dict[str, Any]:
 def accuracy_for(model: FiniteHorizonMDP, episodes: int) -> float:
     """The least epsilon, to 1%, whose mistake bound is at most half the episodes; H width where even that is more."""
     sizes = _sizes(model)
-    high = model.horizon * sizes["reward_width"]
-    if high == 0:
+    width = sizes["reward_width"]
+    if width == 0:
         return 1.0
+    sizes["reward_width"] = 1.0  # in units of it, which must not underflow when it is squared
+    high = float(model.horizon)
     low = high / 1e6
     while high / low > 1.01:
         middle = (low * high) ** 0.5
@@ -56,7 +58,7 @@ def accuracy_for(model: FiniteHorizonMDP, episodes: int) -> float:
             high = middle
         else:
             low = middle
-    return float(high)
+    return max(high * width, 5e-324)
 
 
 def settings_for(model: FiniteHorizonMDP, episodes: int, visits: int | None = None) -> RMax:
@@ -66,8 +68,8 @@ def settings_for(model: FiniteHorizonMDP, episodes: int, visits: int | None = No
 
 def regret_settings(model: FiniteHorizonMDP, episodes: int, visits: int | None = None) -> RMax:
     """R-max with the accuracy at which the regret bound after all episodes is least, on a grid of 1%."""
-    top = max(model.horizon * (model.reward_range[1] - model.reward_range[0]), 1e-3)
-    grid = top * 1.01 ** -np.arange(700.0)
+    top = model.horizon * (model.reward_range[1] - model.reward_range[0]) or 1.0
+    grid = np.maximum(top * 1.01 ** -np.arange(700.0), 5e-324)
     bounds = [float(rmax_regret_bound(episodes, epsilon=float(e), **_sizes(model))) for e in grid]
     return RMax(float(grid[int(np.argmin(bounds))]), DELTA, visits)
 

@@ -42,6 +42,7 @@ PHASE, DONE, LAYER, MEMBER, ELIMINATIONS, STATUS, EPISODE = range(7)  # entries 
 RUNNING, STOPPED, EMPTY, TOO_MANY = range(4)  # values of STATUS
 # log(3 / sqrt(e)): by how much the logarithm of a volume falls with each elimination.
 VOLUME_LOSS = math.log(3.0) - 0.5
+MOST_EPISODES = 2**62  # more do not fit the counters
 
 
 class Schedule(NamedTuple):
@@ -170,16 +171,21 @@ class OLIVE:
         reach = rank * largest / (2 * threshold)
         per_layer = math.floor(rank * math.log(reach) / VOLUME_LOSS) if reach > 1 else 0
         rounds = horizon * per_layer + 1
-        starts = 128 * (float(np.ptp(best[0])) / epsilon) ** 2 * math.log(3 * size / self.delta)
-        evaluate = 32 * (horizon * span / epsilon) ** 2 * math.log(6 * horizon * rounds / self.delta)
+        starts = 128 * _square(float(np.ptp(best[0])) / epsilon) * math.log(3 * size / self.delta)
+        evaluate = 32 * _square(horizon * span / epsilon) * math.log(6 * horizon * rounds / self.delta)
         log = math.log(6 * size * rounds / self.delta)
         if self.variant == "q":
-            eliminate = (span / threshold) ** 2 * log / 2
+            eliminate = _square(span / threshold) * log / 2
         else:
             variance, bound = 2 * n_actions * largest**2, (n_actions + 1) * largest
             root = math.sqrt(variance) + math.sqrt(variance + 4 * bound * threshold / 3)
-            eliminate = log * (root / (2 * threshold)) ** 2
-        n = [max(1, math.ceil(self.scale * each)) for each in (starts, evaluate, eliminate)]
+            eliminate = log * _square(root / (2 * threshold))
+        sizes = [self.scale * each for each in (starts, evaluate, eliminate)]
+        if not sizes[START] + rounds * (sizes[EVALUATE] + sizes[ELIMINATE]) <= MOST_EPISODES:
+            raise ValueError(
+                f"epsilon = {self.epsilon!r} with rank {rank} and scale {self.scale!r} may take more than 2^62 episodes"
+            )
+        n = [max(1, math.ceil(each)) for each in sizes]
         total = n[START] + rounds * n[EVALUATE] + (rounds - 1) * n[ELIMINATE]
         return Schedule(n[START], n[EVALUATE], n[ELIMINATE], epsilon, threshold, rounds - 1, total)
 
@@ -230,6 +236,11 @@ class OLIVE:
                 f"{clock[EPISODE]}: the Bellman rank is larger, or this is the event of probability delta"
             )
         return None
+
+
+def _square(number: float) -> float:
+    """number^2; infinite where the operator ** would raise an OverflowError."""
+    return number * number
 
 
 def residual_range(

@@ -28,6 +28,8 @@ from theoryrl.online._settings import require_level
 from theoryrl.online.bounds.rmax import rmax_allowance, rmax_visits
 from theoryrl.online.verbs import Problem, act, chance, observe, plan, upper_value
 
+NEVER = 2**62  # visits, more than any run makes, that still fit a counter
+
 
 class RMaxState(NamedTuple):
     """Counts of the first m samples of every pair, and the current plan.
@@ -98,7 +100,7 @@ class RMax:
             value=np.repeat(steps_to_go[:, np.newaxis], n_states, axis=1),
             policy=np.tile(np.argmax(problem.action_mask, axis=1), (horizon, 1)),
             allowance=np.array(allowance),
-            known_after=proven if self.visits is None else int(self.visits),
+            known_after=min(proven if self.visits is None else int(self.visits), NEVER),
             reward_low=float(problem.reward_low),
             reward_width=width,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -128,8 +129,9 @@ def run(
     Raises
     ------
     ValueError
-        If a number is out of range; it is named. If the learner requires of the model what it does not have, or comes
-        to a fault, such as an empty confidence set; of several seeds that do, the first is named.
+        If a number is out of range; it is named. If sums of rewards could overflow. If the learner requires of the
+        model what it does not have, or comes to a fault, such as an empty confidence set; of several seeds that do,
+        the first is named.
     TypeError
         If `learner` has no `init` or `mdp` is not a FiniteHorizonMDP.
     """
@@ -144,6 +146,9 @@ def run(
     problem = Problem(
         mdp.n_states, mdp.n_actions, mdp.horizon, low, high, stationary=mdp.stationary, action_mask=mdp.action_mask
     )
+    largest = max(abs(low), abs(high))
+    if not 2.0 * episodes * mdp.horizon * largest < math.inf:
+        raise ValueError(f"rewards up to {largest:g} in {episodes} episodes add up to more than a float can hold")
     if hasattr(learner, "require"):
         learner.require(mdp)
     fault = getattr(learner, "fault", None)

@@ -45,7 +45,10 @@ def rmax_visits(
         return 1
     log = math.log(3 * n_states * n_actions * horizon / delta)
     roots = math.sqrt(log) + math.sqrt(log + n_states * math.log(2))
-    return max(1, math.ceil((horizon * (horizon + 1) * roots * reward_width / (MODEL_SHARE * epsilon)) ** 2 / 8))
+    root = horizon * (horizon + 1) * roots * reward_width / (MODEL_SHARE * epsilon)
+    if not root * root < math.inf:
+        raise ValueError(f"epsilon = {epsilon!r} is too small for rewards of width {reward_width!r}")
+    return max(1, math.ceil(root * root / 8))
 
 
 def rmax_allowance(layer: int, visits: int, *, n_states: int, n_actions: int, horizon: int, delta: float) -> float:
