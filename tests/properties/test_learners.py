@@ -459,5 +459,5 @@ def test_sizes_of_one_and_rewards_of_no_width(name, kind):
 def test_rewards_whose_sums_overflow_are_refused_before_anything_is_played():
     mdp = FiniteHorizonMDP(np.ones((1, 1, 1)), np.array([[-1e303]]), horizon=1, reward_range=(-1e303, 0.0))
     assert np.isfinite(run(Uniform(), mdp, 20).collected).all()
-    with pytest.raises(ValueError, match=r"rewards up to 1e\+303 in 100000 episodes add up to more than a float can hold"):
+    with pytest.raises(ValueError, match=r"rewards up to 1e\+303 in 100000 episodes add up"):
         run(Uniform(), mdp, 100_000)
