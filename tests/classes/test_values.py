@@ -46,7 +46,7 @@ def test_tables_are_read_only_and_sized():
         (lambda: TabularClass(2, 2, 2, low=1, high=0), "low <= high"),
         (lambda: TabularClass(2, 2, 0), "horizon must be at least 1"),
         (lambda: TabularClass(2, 2, 2).log_covering_number(0.0), "radius must be positive"),
-        (lambda: LinearClass(np.zeros((2, 2, 1))), "horizon must be at least 1, not 0"),
+        (lambda: LinearClass(np.zeros((2, 2, 1)), -1), "horizon must be at least 1, not -1"),
         (lambda: LinearClass(np.zeros((3, 2, 2, 1)), 2), "features has 3 layers, but the horizon is 2"),
         (lambda: LinearClass(np.zeros((2, 2, 1)), 3).values(np.zeros((3, 2))), "weights has shape"),
         (lambda: density_ratio([1.0, -1.0], [1.0, 1.0]), r"numerator\[1\] is negative"),

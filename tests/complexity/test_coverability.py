@@ -15,6 +15,7 @@ from theoryrl.complexity import (
     coverability,
     coverability_lp,
     largest_occupancy,
+    occupancy_rank,
     optimal_data,
 )
 
@@ -323,3 +324,13 @@ def test_levels_and_measures_are_checked():
         clip_loss(np.array([[1.0, -1.0]]), flow, 1.0)
     with pytest.raises(ValueError, match="shapes"):
         clip_loss(np.full((3, 2), 0.1), np.full((2, 3), 0.1), 1.0)
+
+
+def test_a_policy_of_a_set_is_named():
+    mdp = trl.random_mdp(3, 2, 2, 0)
+    good, bad = np.zeros(3, int), np.full(3, 7)
+    for call in (coverability, coverability_lp, occupancy_rank):
+        with pytest.raises(ValueError, match=r"policies\[1\]: policy\[0\] = 7 is not an action"):
+            call(mdp, [good, bad])
+        with pytest.raises(TypeError, match="policies must be a policy or a list of policies, not a int"):
+            call(mdp, 3)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from theoryrl import backward_induction, evaluate, occupancy, random_mdp, theorems, verify
+from theoryrl.classes import complete_class
 from theoryrl.complexity import (
     bellman_eluder,
     distributional_eluder,
@@ -391,3 +392,33 @@ def test_search_is_exact_on_larger_tables():
         assert found.exact
         assert found.nodes > 0
         assert found.value == longest_sequence(table, 2.0)
+
+
+def test_classes_are_taken_as_they_are():
+    mdp = random_mdp(3, 2, 2, 0)
+    product = complete_class(mdp, 2, 0)
+    listed = product.to_finite()
+    assert bellman_eluder(mdp, product, 0.1) == bellman_eluder(mdp, product.layers, 0.1)
+    assert bellman_eluder(mdp, listed, 0.1) == bellman_eluder(mdp, listed.values, 0.1)
+    assert eluder_dimension(listed, 0.1) == eluder_dimension(listed.values, 0.1)
+    with pytest.raises(TypeError, match="values must be an array, H arrays or a class of functions, not a int"):
+        bellman_eluder(mdp, 3, 0.1)
+
+
+def test_differences_that_overflow_are_named():
+    with pytest.raises(ValueError, match=r"values\[0\] - values\[1\] overflows"):
+        eluder_dimension(np.array([[1.7e308, 1.0], [-1.7e308, 0.0]]), 0.1)
+
+
+@pytest.mark.parametrize(
+    ("table", "sequence", "message"),
+    [
+        (np.ones(3), [0], r"expectations has shape \(3,\), not \(nG, nD\)"),
+        ([[np.nan]], [0], r"expectations\[0, 0\] is nan, not finite"),
+        ([[np.inf]], [0], r"expectations\[0, 0\] is inf, not finite"),
+        ([[1.0]], [0.5], r"sequence\[0\] must be an integer"),
+    ],
+)
+def test_a_sequence_is_checked_on_a_proper_table_only(table, sequence, message):
+    with pytest.raises(ValueError, match=message):
+        is_eluder_sequence(table, sequence, 0.1)

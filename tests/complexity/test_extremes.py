@@ -136,3 +136,16 @@ def test_rewards_whose_squares_leave_floats(size):
     if size > 1:
         assert report["gap_complexity"].status == report["environmental_norm"].status == "out-of-range"
     json.loads(report.to_json(), parse_constant=pytest.fail)
+
+
+@pytest.mark.parametrize("n_states", [60, 300])
+def test_policies_tried_on_the_way_may_take_forever(n_states):
+    # With the left half drawn left and the right half right, one end is reached from the other in 1e160 steps and more.
+    mdp = theoryrl.envs.riverswim(n_states=n_states, horizon=5)
+    plan = average_reward(mdp)
+    assert (plan.policy == 1).all()
+    short = average_reward(theoryrl.envs.riverswim(n_states=20, horizon=5))
+    assert plan.gain == pytest.approx(short.gain[0], rel=1e-9)
+    # Far from both ends a step to the right is worth the gain of the time that it takes.
+    here = mdp.transition[20, 1]
+    np.testing.assert_allclose(np.diff(plan.bias)[20:-20], plan.gain[0] / (here[21] - here[19]), rtol=1e-8)

@@ -33,6 +33,12 @@ class Backups:
         images = means.reshape(len(values), mdp.n_states, mdp.n_actions) + mdp.reward_layers[h % len(mdp.reward_layers)]
         return np.where(mdp.action_mask, images, 0.0)
 
+    def probabilities(self, h: int) -> NDArray[np.float64]:
+        """P_h(t | s, a) as one function of (s, a) per next state t, (S, S, A), 0 at forbidden pairs."""
+        mdp, rows = self.mdp, self.rows[h % len(self.rows)]
+        table = (rows.toarray() if mdp.is_sparse else rows).T.reshape(mdp.n_states, mdp.n_states, mdp.n_actions)
+        return np.where(mdp.action_mask, table, 0.0)
+
 
 def bellman_images(mdp: FiniteHorizonMDP, layer: int, values: ArrayLike) -> NDArray[np.float64]:
     """Bellman images of many state-value functions at one layer.

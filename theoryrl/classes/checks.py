@@ -137,7 +137,8 @@ def completeness(
     cls : FiniteClass, ProductClass, TabularClass or LinearClass
         Of a FiniteClass the layers are compared: g may belong to another member than f. A LinearClass is complete if
         rewards and transitions are linear in the features, which is decided exactly; otherwise `samples` random
-        members (Gaussian weights, scaled so that the largest value is H - h) are tried.
+        members (Gaussian weights, scaled so that the largest value is H - h times the largest reward, or times 1 if
+        that is larger) are tried.
     mdp : FiniteHorizonMDP
     into : ProductClass or FiniteClass, optional
         G, where the images should lie; default F.
@@ -312,11 +313,12 @@ def _closure(
         gap, exact = linear.closure(cls, backups, samples, rng)
         return _check(name, gap, tolerance, mdp.reward_layers * mdp.horizon, exact)
     gaps = []
+    reward = linear.reward_size(mdp)
     for h in _layers(mdp):
         if h == mdp.horizon - 1:
             values = np.zeros((1, mdp.n_states))
         else:
-            values = state_values(h + 1, _members(cls, h + 1, mask))
+            values = state_values(h + 1, _members(cls, h + 1, mask, reward))
         images = backups.apply(h, values)
         largest = max(largest, float(np.abs(images).max()))
         if isinstance(cls, TabularClass):
@@ -325,17 +327,21 @@ def _closure(
             gaps.append(linear.residual(images, cls.at(h), mask, h))
         else:
             target = cls if into is None else into
-            gap = _missing(images, _members(target, h, mask), mask, h)
+            gap = _missing(images, _members(target, h, mask, reward), mask, h)
             gaps.append(gap._replace(member=None) if h == mdp.horizon - 1 else gap)
     return _check(name, widest(gaps), tolerance, np.array(largest), exact)
 
 
-def _members(cls: Any, h: int, mask: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Members (m, S, A) of layer h whose images decide: all of a list; the extreme ones of a box; 0 and a basis."""
+def _members(cls: Any, h: int, mask: NDArray[np.bool_], reward: float) -> NDArray[np.float64]:
+    """Members (m, S, A) of layer h whose images decide: all of a list; the extreme ones of a box; 0 and a basis.
+
+    The basis is made as large as the rewards, so that neither hides the other.
+    """
     if isinstance(cls, FiniteClass):
         return cls.values[:, h]
     if isinstance(cls, ProductClass):
         return cls.layers[h]
     if isinstance(cls, TabularClass):
         return np.broadcast_to(cls.bounds[h][:, np.newaxis, np.newaxis], (2, *mask.shape))
-    return np.concatenate([np.zeros((1, *mask.shape)), np.moveaxis(cls.at(h), -1, 0)])
+    basis = np.where(mask, np.moveaxis(cls.at(h), -1, 0), 0.0)
+    return np.concatenate([np.zeros((1, *mask.shape)), linear.resized(basis, reward)])

@@ -40,6 +40,8 @@ class LinearClass(Shaped):
         horizon = self.horizon
         if features.ndim == 4 and horizon == 0:
             horizon = features.shape[0]
+        if features.ndim == 3 and horizon == 0:
+            raise ValueError("features has no layer axis, so the horizon must be given")
         if require_int(horizon, 1, "horizon") != horizon or (features.ndim == 4 and features.shape[0] != horizon):
             raise ValueError(f"features has {features.shape[0]} layers, but the horizon is {horizon}")
         object.__setattr__(self, "features", features)
@@ -69,8 +71,8 @@ def linear_features(mdp: FiniteHorizonMDP) -> NDArray[np.float64]:
     """The fewest features in which a model is a linear MDP.
 
     P_h(s' | s, a) = <phi_h(s, a), mu_h(s')> and r_h(s, a) = <phi_h(s, a), theta_h>: phi_h is an orthonormal basis of
-    the column space of the matrix [P_h | r_h] with a row for every allowed pair, so |phi_h(s, a)|_2 <= 1. Singular
-    values below 1e-10 of the largest count as zero.
+    the column space of the matrix [P_h | r_h / max |r_h|] with a row for every allowed pair, so |phi_h(s, a)|_2 <= 1.
+    Singular values below 1e-10 of the largest count as zero.
 
     Parameters
     ----------
@@ -94,7 +96,10 @@ def linear_features(mdp: FiniteHorizonMDP) -> NDArray[np.float64]:
     layers = 1 if mdp.stationary else mdp.horizon
     bases = []
     for h in range(layers):
-        rows = np.concatenate([kernels[h % len(kernels)], rewards[h % len(rewards)]], axis=1)[allowed]
+        reward = rewards[h % len(rewards)][allowed]
+        # Whatever the unit of reward is, it decides no more than the probabilities.
+        reward = reward / (np.abs(reward).max() or 1.0)
+        rows = np.concatenate([kernels[h % len(kernels)][allowed], reward], axis=1)
         left, strength, _ = np.linalg.svd(rows, full_matrices=False)
         bases.append(left[:, strength > 1e-10 * strength[0]])
     width = max(basis.shape[1] for basis in bases)

@@ -49,7 +49,7 @@ def absorption_times(inner, leave, time):
     inner (n, n) holds the transition weights among them, leave (n,) the weight of leaving. One minus a diagonal entry
     is the sum of the rest of its row, so no subtraction occurs and every time has a small relative error however
     large it is (Grassmann, Taksar and Heyman 1985). `time` (n,) holds 1 on entry, or what every visit costs. The
-    diagonal is not read. Returns whether floats sufficed; if not, times that are too large are `MOST` or more.
+    diagonal is not read. Returns whether floats sufficed; if not, times that are too large are `MOST`.
     """
     n = inner.shape[0]
     sufficed = True
@@ -67,7 +67,7 @@ def absorption_times(inner, leave, time):
                 leave[i] += factor * leave[k]
                 time[i] += factor * time[k]
                 if not abs(time[i]) <= MOST:
-                    time[i], sufficed = MOST, False
+                    time[i], sufficed = MOST if time[i] > 0 else -MOST, False
         inner[k, k] = pivot
     for k in range(n):
         total = time[k]
@@ -75,7 +75,7 @@ def absorption_times(inner, leave, time):
             total += inner[k, j] * time[j]
         time[k] = total / inner[k, k]
         if not abs(time[k]) <= MOST:
-            time[k], sufficed = MOST, False
+            time[k], sufficed = MOST if time[k] > 0 else -MOST, False
     return sufficed
 
 

@@ -68,7 +68,7 @@ def average_reward(mdp: Model) -> AveragePlan:
     ValueError
         A time-varying model.
     OverflowError
-        If a policy takes more than 1e250 steps, or collects more than that, until it settles.
+        If the best policy takes more than 1e250 steps, or collects more than that, until it settles.
     RuntimeError
         If a thousand rounds are not enough.
 
@@ -87,17 +87,24 @@ def average_reward(mdp: Model) -> AveragePlan:
         raise ValueError("the average reward needs rewards that do not change over time; these are time-varying")
     table, mask = stationary_tables(mdp), mdp.action_mask
     reward = np.where(mask, mdp.reward, 0.0)
-    every = np.arange(mdp.n_states)
+    every, none = np.arange(mdp.n_states), np.zeros(mask.shape)
     policy = np.where(mask, reward, -np.inf).argmax(axis=1)
     seen: set[bytes] = set()
     for _ in range(ROUNDS):
-        gain, bias, after = _laurent(table[every, policy], reward[every, policy])
-        none = np.zeros(mask.shape)
-        changes = (_change(table, none, gain), _change(table, reward, bias), _change(table, none, after))
+        chain = table[every, policy]
+        limit, sufficed = limiting_matrix(chain)
+        gain = limit @ reward[every, policy]
+        bias, held = _deviation(chain, limit, reward[every, policy] - gain)
+        changes = [_change(table, none, gain), _change(table, reward, bias)]
         new = _improved(changes, mask, policy)
+        if (new == policy).all():
+            after, _ = _deviation(chain, limit, -bias)
+            new = _improved([*changes, _change(table, none, after)], mask, policy)
         seen.add(policy.tobytes())
         # Policies in a circle differ by ties alone.
         if new.tobytes() in seen:
+            if not (sufficed and held):
+                raise OverflowError(f"the steps or rewards until the best chain settles are over {kernels.MOST:g}")
             for array in (gain, bias, policy):
                 array.flags.writeable = False
             return AveragePlan(gain, bias, policy.astype(np.int64), float(bias.max() - bias.min()))
@@ -115,40 +122,32 @@ def _change(table: NDArray, reward: NDArray, value: NDArray) -> tuple[NDArray, N
     return change, TIE * terms + NOISE * (table @ sizes[:, :, np.newaxis])[..., 0]
 
 
-def _laurent(chain: NDArray, reward: NDArray) -> tuple[NDArray, NDArray, NDArray]:
-    """Gain P* r, bias D r and the next term -D D r, with P* the limiting and D the deviation matrix of the chain."""
-    limit = limiting_matrix(chain)
-    gain = limit @ reward
-    bias = _deviation(chain, limit, reward - gain)
-    return gain, bias, _deviation(chain, limit, -bias)
-
-
-def _deviation(chain: NDArray, limit: NDArray, cost: NDArray) -> NDArray:
-    """The solution w of w = c + P w with P* w = 0, for P* c = 0."""
-    result = np.zeros(len(chain))
+def _deviation(chain: NDArray, limit: NDArray, cost: NDArray) -> tuple[NDArray, bool]:
+    """The solution w of w = c + P w with P* w = 0, for P* c = 0; and whether floats sufficed."""
+    result, sufficed = np.zeros(len(chain)), True
     known = np.zeros(len(chain), bool)
     for states in closed_classes(chain > 0):
         # Up to a constant: what is paid until the chain is in the state where it is most often. The cost there, which
         # may be all rounding, is not used.
         often = states == states[limit[states[0], states].argmax()]
-        _absorb(chain, states[~often], states[often], cost, result)
+        sufficed &= _absorb(chain, states[~often], states[often], cost, result)
         known[states] = True
-    _absorb(chain, np.flatnonzero(~known), np.flatnonzero(known), cost, result)
-    return np.asarray(result - limit @ result)
+    sufficed &= _absorb(chain, np.flatnonzero(~known), np.flatnonzero(known), cost, result)
+    return result - limit @ result, sufficed
 
 
-def _absorb(chain: NDArray, inside: NDArray, outside: NDArray, cost: NDArray, result: NDArray) -> None:
-    """result[inside] = what is paid until `outside` is reached, plus the result there."""
+def _absorb(chain: NDArray, inside: NDArray, outside: NDArray, cost: NDArray, result: NDArray) -> bool:
+    """result[inside] = what is paid until `outside` is reached, plus the result there; whether floats sufficed."""
     inner = np.ascontiguousarray(chain[np.ix_(inside, inside)])
     out = chain[np.ix_(inside, outside)]
     paid = cost[inside] + out @ result[outside]
-    if not kernels.absorption_times(inner, out.sum(axis=1), paid):
-        raise OverflowError(f"the steps or rewards until the chain of a policy settles are over {kernels.MOST:g}")
+    sufficed = bool(kernels.absorption_times(inner, out.sum(axis=1), paid))
     result[inside] = paid
+    return sufficed
 
 
-def limiting_matrix(chain: NDArray[np.float64]) -> NDArray[np.float64]:
-    """P*, the Cesaro limit of the powers of a chain (S, S)."""
+def limiting_matrix(chain: NDArray[np.float64]) -> tuple[NDArray[np.float64], bool]:
+    """P*, the Cesaro limit of the powers of a chain (S, S); and whether floats sufficed."""
     classes = closed_classes(chain > 0)
     limit = np.zeros(chain.shape)
     transient = np.ones(len(chain), bool)
@@ -156,17 +155,17 @@ def limiting_matrix(chain: NDArray[np.float64]) -> NDArray[np.float64]:
     for states, law in zip(classes, laws, strict=True):
         limit[states] = law
         transient[states] = False
-    inside = np.flatnonzero(transient)
+    inside, sufficed = np.flatnonzero(transient), True
     for states, law in zip(classes, laws, strict=True):
         # Probability of ending in this class.
         ends = np.zeros(len(chain))
         ends[states] = 1.0
-        _absorb(chain, inside, np.flatnonzero(~transient), np.zeros(len(chain)), ends)
+        sufficed &= _absorb(chain, inside, np.flatnonzero(~transient), np.zeros(len(chain)), ends)
         limit[inside] += ends[inside, np.newaxis] * law
-    return limit
+    return limit, sufficed
 
 
-def _improved(changes: tuple[tuple[NDArray, NDArray], ...], mask: NDArray[np.bool_], policy: NDArray) -> NDArray:
+def _improved(changes: list[tuple[NDArray, NDArray]], mask: NDArray[np.bool_], policy: NDArray) -> NDArray:
     """Lexicographically best actions; the current one stays unless some term is better by more than a tie."""
     every = np.arange(len(policy))
     open_ones = mask.copy()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -49,22 +49,28 @@ def largest_occupancy(mdp: FiniteHorizonMDP, policies: Any = None) -> NDArray[np
     if policies is None:
         largest = reachability(mdp)[:, :, np.newaxis] * mdp.action_mask
     else:
-        members = policy_set(policies)
         largest = np.zeros((mdp.horizon, mdp.n_states, mdp.n_actions))
-        for policy in members:
-            np.maximum(largest, occupancy(mdp, policy), out=largest)
+        for table in occupancies(mdp, policies):
+            np.maximum(largest, table, out=largest)
     largest.flags.writeable = False
     return largest
 
 
-def policy_set(policies: Any) -> Sequence[Any]:
-    """Policies as a sequence: one array or mixture is a set of one."""
+def occupancies(mdp: FiniteHorizonMDP, policies: Any) -> Iterator[NDArray[np.float64]]:
+    """The occupancy of every policy of a set; one array or mixture is a set of one."""
     if isinstance(policies, (np.ndarray, MixturePolicy)):
-        return [policies]
+        yield occupancy(mdp, policies)
+        return
+    if not isinstance(policies, Iterable):
+        raise TypeError(f"policies must be a policy or a list of policies, not a {type(policies).__name__}")
     members = list(policies)
     if not members:
         raise ValueError("the set of policies is empty")
-    return members
+    for i, policy in enumerate(members):
+        try:
+            yield occupancy(mdp, policy)
+        except ValueError as error:
+            raise ValueError(f"policies[{i}]: {error}") from None
 
 
 def coverability(mdp: FiniteHorizonMDP, policies: Any = None) -> NDArray[np.float64]:
@@ -153,7 +159,7 @@ def coverability_lp(mdp: FiniteHorizonMDP, policies: Any = None) -> NDArray[np.f
     require_model(mdp, FiniteHorizonMDP)
     if policies is None:
         return np.array([_reach_program(mdp, h) for h in range(mdp.horizon)])
-    tables = np.array([occupancy(mdp, policy) for policy in policy_set(policies)])
+    tables = np.array(list(occupancies(mdp, policies)))
     return np.array([_set_program(tables[:, h].reshape(len(tables), -1)) for h in range(mdp.horizon)])
 
 

@@ -132,10 +132,7 @@ def distributional_eluder(expectations: ArrayLike, epsilon: float, *, budget: in
     docs/theory/eluder.md. Sums of squares are taken in floats; what is too close for them is decided in rational
     arithmetic.
     """
-    matrix = frozen(expectations, np.float64, "expectations")
-    if matrix.ndim != 2 or 0 in matrix.shape:
-        raise ValueError(f"expectations has shape {matrix.shape}, not (nG, nD) with at least one of each")
-    require_finite(matrix, "expectations")
+    matrix = _matrix(expectations)
     epsilon = _scale(epsilon)
     budget = min(BUDGET, int(WORK // matrix.size)) if budget is None else require_int(budget, 0, "budget")
     # Rows and columns with the same absolute values count once: either spends the other.
@@ -159,7 +156,7 @@ def distributional_eluder(expectations: ArrayLike, epsilon: float, *, budget: in
     )
 
 
-def eluder_dimension(values: ArrayLike, epsilon: float, *, budget: int | None = None) -> EluderDimension:
+def eluder_dimension(values: Any, epsilon: float, *, budget: int | None = None) -> EluderDimension:
     """Eluder dimension of a finite class F on finitely many points.
 
     The largest n for which there are points x_1, ..., x_n and e' >= e such that for every i some f, f' in F have
@@ -167,7 +164,7 @@ def eluder_dimension(values: ArrayLike, epsilon: float, *, budget: int | None = 
 
     Parameters
     ----------
-    values : (nF, ...) array
+    values : (nF, ...) array, or FiniteClass
         f(x); the axes after the first are taken together, in C order, as the number of the point.
     epsilon, budget
         As in `distributional_eluder`, which is given all nF (nF - 1) / 2 differences.
@@ -186,7 +183,7 @@ def eluder_dimension(values: ArrayLike, epsilon: float, *, budget: int | None = 
     -----
     Russo and Van Roy (2013), Eluder dimension and the sample complexity of optimistic exploration, Definitions 2 and 3.
     """
-    table = frozen(values, np.float64, "values")
+    table = frozen(getattr(values, "values", values), np.float64, "values")
     if table.ndim < 2 or 0 in table.shape:
         raise ValueError(f"values has shape {table.shape}, not (nF, points) with at least one of each")
     require_finite(table, "values")
@@ -194,14 +191,19 @@ def eluder_dimension(values: ArrayLike, epsilon: float, *, budget: int | None = 
     if len(rows) == 1:
         return EluderDimension(0, 0, _scale(epsilon), (), (), math.inf, 0)
     left, right = np.triu_indices(len(rows), 1)
-    found = distributional_eluder(rows[left] - rows[right], epsilon, budget=budget)
+    with np.errstate(over="ignore"):
+        differences = rows[left] - rows[right]
+    beyond = ~np.isfinite(differences).all(axis=1)
+    if beyond.any():
+        raise ValueError(f"values[{left[beyond][0]}] - values[{right[beyond][0]}] overflows")
+    found = distributional_eluder(differences, epsilon, budget=budget)
     pairs = tuple((int(left[g]), int(right[g])) for g in found.witnesses)
     return EluderDimension(found.lower, found.upper, found.epsilon, found.sequence, pairs, found.threshold, found.nodes)
 
 
 def bellman_eluder(
     mdp: FiniteHorizonMDP,
-    values: ArrayLike | Sequence[ArrayLike],
+    values: Any,
     epsilon: float,
     *,
     distributions: Any = "points",
@@ -214,7 +216,7 @@ def bellman_eluder(
     Parameters
     ----------
     mdp : FiniteHorizonMDP
-    values : (nF, H, S, A) array, or H arrays (m_h, S, A)
+    values : (nF, H, S, A) array, or H arrays (m_h, S, A), or FiniteClass, or ProductClass
         The class: a list, or the product of its layers (then every f_h meets every f_{h+1}).
     epsilon : float
         e > 0.
@@ -242,6 +244,9 @@ def bellman_eluder(
     require_model(mdp, FiniteHorizonMDP)
     if not _scale(epsilon) > 0:
         raise ValueError("epsilon must be positive: residuals are only known up to rounding")
+    values = getattr(values, "layers", getattr(values, "values", values))
+    if not isinstance(values, (np.ndarray, Sequence)):
+        raise TypeError(f"values must be an array, H arrays or a class of functions, not a {type(values).__name__}")
     listed = isinstance(values, np.ndarray) and values.ndim == 4
     layers: list[Any] = list(np.moveaxis(np.asarray(values), 1, 0)) if listed else list(cast(Sequence[Any], values))
     if len(layers) != mdp.horizon:
@@ -317,11 +322,11 @@ def is_eluder_sequence(expectations: ArrayLike, sequence: Sequence[int], epsilon
     Raises
     ------
     ValueError
-        A column number out of range.
+        A wrong shape, NaN or an infinity, a column number out of range.
     """
-    matrix = frozen(expectations, np.float64, "expectations")
+    matrix = _matrix(expectations)
     for i, j in enumerate(sequence):
-        if not 0 <= j < matrix.shape[1]:
+        if not 0 <= require_int(j, 0, f"sequence[{i}]") < matrix.shape[1]:
             raise ValueError(f"sequence[{i}] = {j} is not a column (0 to {matrix.shape[1] - 1})")
     exact = [[Fraction(float(x)) ** 2 for x in row] for row in matrix]
     floor = Fraction(_scale(epsilon)) ** 2
@@ -331,6 +336,14 @@ def is_eluder_sequence(expectations: ArrayLike, sequence: Sequence[int], epsilon
     ]
     ends = {floor} | {low for position in spans for low, _ in position if low > floor}
     return any(all(any(low <= e < high for low, high in position) for position in spans) for e in ends)
+
+
+def _matrix(expectations: ArrayLike) -> NDArray[np.float64]:
+    matrix = frozen(expectations, np.float64, "expectations")
+    if matrix.ndim != 2 or 0 in matrix.shape:
+        raise ValueError(f"expectations has shape {matrix.shape}, not (nG, nD) with at least one of each")
+    require_finite(matrix, "expectations")
+    return matrix
 
 
 def _scale(epsilon: float) -> float:

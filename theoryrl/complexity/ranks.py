@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from theoryrl.complexity.coverability import policy_set
+from theoryrl.complexity.coverability import occupancies
 from theoryrl.mdp._checks import Sealed, frozen, require_finite
 from theoryrl.mdp.evaluation import occupancy, reachability
 from theoryrl.mdp.model import FiniteHorizonMDP, require_model
@@ -80,7 +80,7 @@ def occupancy_rank(mdp: FiniteHorizonMDP, policies: Any = None, *, of: Literal["
     if policies is None:
         matrices = _spans(mdp, of)
     else:
-        tables = np.array([occupancy(mdp, policy) for policy in policy_set(policies)])
+        tables = np.array(list(occupancies(mdp, policies)))
         tables = tables if of == "pairs" else tables.sum(axis=-1)
         matrices = [tables[:, h].reshape(len(tables), -1) for h in range(mdp.horizon)]
     return _rank_of(matrices, [mdp.horizon * max(m.shape) * 2.0**-52 for m in matrices])
