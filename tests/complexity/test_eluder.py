@@ -24,6 +24,7 @@ from theoryrl.complexity import (
 from theoryrl.complexity._eluder_search import RankBound, Search, matching, positions, rounding_slack
 from theoryrl.complexity._theorems_eluder import longest_sequence, tabular
 from theoryrl.envs import linear_mdp
+from theoryrl.mdp.model import FiniteHorizonMDP
 from theoryrl.testing import naive
 from theoryrl.testing.strategies import mdps
 
@@ -212,6 +213,16 @@ def residual_tables(mdp, layers, listed):
             table.append(line)
         out.append(np.array(table))
     return out
+
+
+def test_residuals_that_differ_by_rounding_alone_count_as_equal():
+    # Residuals (0.2, 0.2) and (0.5, 0.5). In floats 0.3 - 0.1 < 0.2, and a threshold would fit between.
+    mdp = FiniteHorizonMDP(np.ones((1, 2, 1)), np.array([[0.1, 0.0]]), horizon=1)
+    members = np.array([[[[0.3, 0.2]]], [[[0.6, 0.5]]]])
+    assert 0.3 - 0.1 < 0.2
+    assert bellman_eluder(mdp, members, 0.1).layers[0].value == 1
+    scaled = mdp.with_reward(np.array([[0.1e9, 0.0]]), reward_range=(0.0, 1e9))
+    assert bellman_eluder(scaled, 1e9 * members, 0.1).layers[0].value == 1
 
 
 @given(mdps(max_states=2, max_actions=2, max_horizon=3), st.integers(0, 9))

@@ -20,6 +20,9 @@ from theoryrl.mdp.planning import greedy
 # The default budget: so many steps, and fewer where a step costs much.
 BUDGET, WORK = 20_000, 4e8
 
+# Residuals are compared to this many binary places of the largest value.
+RESIDUAL_BITS = 40
+
 
 @dataclass(frozen=True)
 class EluderDimension:
@@ -238,6 +241,9 @@ def bellman_eluder(
 
     Notes
     -----
+    Residuals are rounded to multiples of 2^-40 times the size of the values: the dimension compares them with one
+    another, and two that differ by the rounding of a backup alone must not count as different.
+
     Jin, Liu and Miryoosefi (2021), Bellman eluder dimension, Definition 8 (their Q-type), with D_F ("greedy") and
     D_Delta ("points") of their Section 3.
     """
@@ -398,4 +404,8 @@ def _residuals(
     images = np.where(mask, images + mdp.reward_layers[h % len(mdp.reward_layers)], 0.0)
     if not listed:
         now, images = now[:, np.newaxis], images[np.newaxis]
-    return np.where(mask, now - images, 0.0).reshape(-1, *mask.shape)
+    residual = np.where(mask, now - images, 0.0).reshape(-1, *mask.shape)
+    # Far coarser than rounding, far finer than any residual that matters.
+    largest = max(float(np.abs(now).max()), float(np.abs(images).max()))
+    grid = 2.0 ** (math.frexp(largest)[1] - RESIDUAL_BITS)
+    return np.rint(residual / grid) * grid if 0 < grid else residual
