@@ -110,3 +110,32 @@ def test_constant_rewards_leave_nothing_to_lose():
     common = {"concentrability": [2.0], "delta": 0.05, "reward_width": 0.0}
     assert bounds.fqi_suboptimality_bound([0, 5], log_sizes=[1.0], **common).tolist() == [0, 0]
     assert bounds.maximum_likelihood_bound([0, 5], n_models=2, **common).tolist() == [0, 0]
+
+
+def test_numbers_that_are_none_are_named():
+    sizes = dict(log_size=1.0, delta=0.1)
+    with pytest.raises(ValueError, match="log_size is nan, not a number of at least 0"):
+        bounds.msbo_suboptimality_bound(9, helper_log_sizes=[1], concentrability=[1], **sizes | {"log_size": math.nan})
+    with pytest.raises(ValueError, match="helper_log_sizes must be 1 numbers of at least 0"):
+        bounds.msbo_suboptimality_bound(9, helper_log_sizes=[math.nan], concentrability=[1], **sizes)
+    with pytest.raises(ValueError, match="weights_log_size is -1, not a number of at least 0"):
+        bounds.mabo_suboptimality_bound(9, weights_log_size=-1, largest_weights=[1], **sizes)
+    with pytest.raises(ValueError, match="largest_weights must be 1 numbers of at least 0, one per layer"):
+        bounds.mabo_suboptimality_bound(9, weights_log_size=1, largest_weights=1.0, **sizes)
+    with pytest.raises(ValueError, match="concentrability must be 1 numbers of at least 0, one per layer"):
+        bounds.maximum_likelihood_bound(9, n_models=1, concentrability=1.0, delta=0.1)
+
+
+def test_what_is_no_distribution_of_data_is_named():
+    wrong = MU.copy()
+    wrong[1] *= 2
+    bad = MU.copy()
+    bad[2, 0, 1] = math.nan
+    for bound in (
+        lambda mu: bounds.second_moment_ratio(MDP, uniform_policy(MDP), mu),
+        lambda mu: bounds.vi_lcb_model_bound(MDP, mu, 100, 0.1),
+    ):
+        with pytest.raises(ValueError, match=r"mu\[1\] sums to 2, not 1"):
+            bound(wrong)
+        with pytest.raises(ValueError, match=r"mu\[2, 0, 1\] is nan, not finite"):
+            bound(bad)

@@ -93,3 +93,13 @@ def test_a_sure_reward_beats_a_narrow_noise_around_it():
     assert found.members.tolist() == [1, 1] and np.isneginf(found.log_likelihood[0]).all()
     found = maximum_likelihood(rollout(noisy, uniform_policy(noisy), 200, rng=0), [noisy, truth])
     assert found.members.tolist() == [0, 0] and np.isneginf(found.log_likelihood[1]).all()
+
+
+def test_rounding_at_the_edge_of_uniform_noise_rules_nothing_out():
+    # The mean is large beside the noise: draws near the edge are rounded beyond it.
+    model = FiniteHorizonMDP(
+        np.ones((1, 1, 1)), np.array([[1e3 / 3]]), horizon=1, reward_law="uniform", reward_noise=1e-13
+    )
+    data = rollout(model, np.array([0]), 2000, rng=0)
+    assert (np.abs(data.reward - 1e3 / 3) > 1e-13).any()
+    assert maximum_likelihood(data, [model]).members.tolist() == [0]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from theoryrl.mdp._checks import frozen, require_int
+from theoryrl.mdp._checks import frozen, require_distribution, require_finite, require_int
 from theoryrl.mdp.evaluation import occupancy
 from theoryrl.mdp.model import FiniteHorizonMDP, require_model
 from theoryrl.mdp.planning import backward_induction
@@ -48,9 +48,8 @@ def second_moment_ratio(mdp: FiniteHorizonMDP, policy: Any, mu: ArrayLike) -> ND
         Between 1 and the largest ratio d / mu.
     """
     require_model(mdp, FiniteHorizonMDP)
-    d, table = occupancy(mdp, policy), frozen(mu, np.float64, "mu")
-    if table.shape != d.shape:
-        raise ValueError(f"mu has shape {table.shape}, not {d.shape}")
+    d = occupancy(mdp, policy)
+    table = _distributions(mu, d.shape)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.asarray(np.where(d > 0, d * (d / table), 0.0).sum(axis=(1, 2)))
 
@@ -143,9 +142,8 @@ def maximum_likelihood_bound(
 
     2 sum_h sqrt(C_h kappa_h / n),   kappa_h = 2 ((H - h) width)^2 log(|M| H / delta),   at most H width
     """
-    factors = frozen(concentrability, np.float64, "concentrability")
+    factors = _layers(concentrability, np.size(concentrability), "concentrability")
     horizon = len(factors)
-    factors = _layers(factors, horizon, "concentrability")
     _delta(delta)
     left = np.arange(horizon, 0, -1.0) * _width(reward_width)
     kappa = 2.0 * left**2 * math.log(require_int(n_models, 1, "n_models") * horizon / delta)
@@ -178,11 +176,12 @@ def msbo_suboptimality_bound(
     delta : float in (0, 1)
     reward_width : float
     """
-    factors = _layers(concentrability, len(helper_log_sizes), "concentrability")
-    horizon = len(factors)
+    helper = _layers(helper_log_sizes, np.size(helper_log_sizes), "helper_log_sizes")
+    horizon = len(helper)
+    factors = _layers(concentrability, horizon, "concentrability")
     _delta(delta)
     left = np.arange(horizon, 0, -1.0) * _width(reward_width)
-    union = np.asarray(helper_log_sizes, float) + log_size + 2.0 * math.log(2.0 * horizon / delta)
+    union = helper + _log_size(log_size, "log_size") + 2.0 * math.log(2.0 * horizon / delta)
     kappa = FIT * float((left**2 * union).sum())
     return _capped(2.0 * math.sqrt(float(factors.sum()) * kappa), episodes, horizon, reward_width)
 
@@ -210,12 +209,13 @@ def mabo_suboptimality_bound(
     delta : float in (0, 1)
     reward_width : float
     """
-    largest = frozen(largest_weights, np.float64, "largest_weights")
+    largest = _layers(largest_weights, np.size(largest_weights), "largest_weights")
     horizon = len(largest)
     _delta(delta)
     left = np.arange(horizon, 0, -1.0) * _width(reward_width)
-    union = math.log(2.0 / delta) + log_size + weights_log_size
-    factor = 4.0 * math.sqrt(2.0 * union) * float((_layers(largest, horizon, "largest_weights") * left).sum())
+    sizes = _log_size(log_size, "log_size") + _log_size(weights_log_size, "weights_log_size")
+    with np.errstate(invalid="ignore"):
+        factor = 4.0 * math.sqrt(2.0 * (math.log(2.0 / delta) + sizes)) * float((largest * left).sum())
     return _capped(factor, episodes, horizon, reward_width)
 
 
@@ -273,9 +273,7 @@ def vi_lcb_model_bound(mdp: FiniteHorizonMDP, mu: ArrayLike, episodes: ArrayLike
     require_model(mdp, FiniteHorizonMDP)
     _delta(delta)
     best = occupancy(mdp, backward_induction(mdp).policy)
-    table = frozen(mu, np.float64, "mu")
-    if table.shape != best.shape:
-        raise ValueError(f"mu has shape {table.shape}, not {best.shape}")
+    table = _distributions(mu, best.shape)
     union = math.log(4 * best.size / delta)
     width = mdp.reward_range[1] - mdp.reward_range[0]
     left = (np.arange(mdp.horizon, 0, -1.0) * width)[:, np.newaxis, np.newaxis]
@@ -339,6 +337,23 @@ def _layers(values: ArrayLike, horizon: int, name: str) -> NDArray[np.float64]:
     table = np.asarray(values, float)
     if table.shape != (horizon,) or not (table >= 0).all():
         raise ValueError(f"{name} must be {horizon} numbers of at least 0, one per layer")
+    return table
+
+
+def _log_size(value: float, name: str) -> float:
+    if not value >= 0:
+        raise ValueError(f"{name} is {value}, not a number of at least 0")
+    return float(value)
+
+
+def _distributions(mu: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """Mu as (H, S, A), a distribution in every layer."""
+    table = frozen(mu, np.float64, "mu")
+    if table.shape != shape:
+        raise ValueError(f"mu has shape {table.shape}, not {shape}")
+    require_finite(table, "mu")
+    for h, layer in enumerate(table):
+        require_distribution(layer, f"mu[{h}]")
     return table
 
 

@@ -12,6 +12,7 @@ from theoryrl.mdp._checks import Sealed, sealed
 from theoryrl.mdp.dataset import Dataset
 from theoryrl.mdp.model import FiniteHorizonMDP, require_model
 from theoryrl.mdp.planning import Plan, backward_induction
+from theoryrl.mdp.rounding import U
 from theoryrl.offline._data import require_data
 
 
@@ -127,7 +128,8 @@ def _score(data: Dataset, model: FiniteHorizonMDP, atoms: NDArray[np.bool_]) -> 
         likely = np.where(data.reward == 1.0, mean, np.where(data.reward == 0.0, 1.0 - mean, 0.0))
     elif model.reward_law == "uniform":
         half = _uniform(data, dense)[1]
-        inside = np.abs(data.reward - mean) <= half
+        # The sum of mean and noise is rounded when a reward is drawn, and their difference here.
+        inside = np.abs(data.reward - mean) <= np.where(half > 0, half + 4 * U * (np.abs(mean) + half), 0.0)
         with np.errstate(divide="ignore"):
             likely = np.where(inside, np.where(half > 0, np.where(atoms, 0.0, 0.5 / half), 1.0), 0.0)
     elif model.reward_law == "outcome":

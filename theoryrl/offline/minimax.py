@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -79,7 +79,7 @@ def msbo(
         mine = cls.values[:, h]
         own = (visits * mine**2 - 2 * mine * sums).sum(axis=(1, 2))
         squares = (visits * layer**2).sum(axis=(1, 2))
-        cross = sums.reshape(cls.size, -1) @ layer.reshape(len(layer), -1).T
+        cross = _products(sums.reshape(cls.size, -1), layer.reshape(len(layer), -1))
         objective += (own - (squares - 2 * cross).min(axis=1)) / n
     return _chosen(cls, objective, action_mask)
 
@@ -117,7 +117,7 @@ def mabo(data: Dataset, cls: FiniteClass, weights: WeightClass, *, action_mask: 
     ).reshape(cls.size, -1)
     table = weights.values.reshape(len(weights.values), -1)
     endless = np.isinf(table)
-    means = residual @ np.where(endless, 0.0, table).T
+    means = _products(residual, np.where(endless, 0.0, table))
     met = (np.abs(residual) > 0).astype(float) @ endless.T.astype(float) > 0
     objective = np.where(met, math.inf, np.abs(means)).max(axis=1) / n
     return _chosen(cls, objective, action_mask)
@@ -176,7 +176,7 @@ def mwl(
     ).reshape(values.size, -1)
     table = weights.values.reshape(len(weights.values), -1)
     usable: NDArray[np.bool_] = np.asarray(np.isfinite(table).all(axis=1))
-    balance = np.where(np.isfinite(table), table, 0.0) @ flows.T / n - under[:, 0] @ start
+    balance = _products(np.where(np.isfinite(table), table, 0.0), flows) / n - under[:, 0] @ start
     imbalance = np.where(usable, np.abs(balance).max(axis=1), math.inf)
     index = int(np.argmin(imbalance))
     method = "minimax weight learning"
@@ -190,6 +190,11 @@ def mwl(
 def _sums(counts: Tables, h: int, later: NDArray[np.float64]) -> NDArray[np.float64]:
     """Sums of y over the rows of each pair, one per member: (nF, S, A)."""
     return counts.reward_sums[h] + np.einsum("sat,ft->fsa", counts.transitions[h], later)
+
+
+def _products(left: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Left @ right.T with one order of summation for all entries: equal members get equal bits, so ties stay ties."""
+    return cast(NDArray[np.float64], np.einsum("ix,jx->ij", left, right, optimize=False))
 
 
 def _require(cls: Any, kinds: Any, name: str, data: Dataset) -> None:
