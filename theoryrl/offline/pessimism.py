@@ -71,7 +71,7 @@ def vi_lcb(
     ----------
     data : Dataset
         Independent trajectories (the guarantee needs it), of one behaviour policy or several chosen in advance; they
-        need not be complete.
+        need not be complete, if whether a row is there does not depend on its own reward and successor.
     reward_range : (low, high)
         Range of sampled rewards.
     delta : float in (0, 1)
