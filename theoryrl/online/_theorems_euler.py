@@ -89,7 +89,7 @@ THEOREMS = (
         "Zanette, Brunskill 2019 (algorithm); crude form derived here, docs/theory/euler.md#euler-regret",
         "docs/theory/euler.md#euler-regret",
         _regret,
-        controls_of_regret(_regret, EULER(DELTA, 0.0), (300_000, 40_000), runs=600),
+        controls_of_regret(_regret, EULER(DELTA, 0.0), (300_000, 40_000), runs=700),
         euler_regret_bound,
     ),
 )
