@@ -52,15 +52,25 @@ def _prepare(directory: Path) -> str:
 _DIRECTORY = "" if config.DISABLE_JIT else _prepare(cache_directory())
 
 
-def compiled(function: Callable, order: str, cache: bool = True) -> Any:
-    """`function` compiled without the GIL; `order` as in `kernel`; `cache=False` for code from outside the package."""
+def compiled(function: Callable, order: str, cache: bool = True, borrowed: bool = False) -> Any:
+    """`function` compiled without the GIL; `order` as in `kernel`; `cache=False` for code from outside the package.
+
+    `borrowed` leaves out the counting of references to arrays, which outlive the call anyhow: then nothing in it can
+    allocate (numba refuses), and no kernel it calls may return an array, which would never be freed. To be called by
+    compiled code alone: a Generator that Python hands over would not be freed either.
+    """
     if config.DISABLE_JIT:
         return function
     previous = config.CACHE_DIR
     config.CACHE_DIR = _DIRECTORY or previous
     # Without a directory of ours numba would choose one that is blind to the sources' hash, or raise for lack of any.
     try:
-        return numba.njit(cache=cache and bool(_DIRECTORY), nogil=True, fastmath=FASTMATH[order])(function)
+        options: dict[str, Any] = {
+            "cache": cache and bool(_DIRECTORY),
+            "fastmath": FASTMATH[order],
+            "_nrt": not borrowed,
+        }
+        return numba.njit(nogil=True, **options)(function)
     finally:
         config.CACHE_DIR = previous
 

@@ -11,7 +11,7 @@ from theoryrl._jit import compiled, kernel
 from theoryrl.mdp.model import FiniteHorizonMDP
 from theoryrl.mdp.planning import backward_induction
 from theoryrl.mdp.sampling import draw_initial, draw_step
-from theoryrl.online.verbs import VISITED, act, chance, observe, plan, sample, upper_value
+from theoryrl.online.verbs import FRUGAL, VISITED, act, chance, observe, plan, sample, upper_value
 
 # Sets of states as bits of one integer; two states may share a bit, then a value is computed that does not differ.
 BITS = 31
@@ -171,11 +171,22 @@ def _play(learner, truth, sampler, record, checkpoints, first, last, watch, envi
             mark += 1
 
 
-_cached = compiled(_play, "strict")
 # A learner defined outside the package is compiled afresh in each process: the disk cache cannot see its source change.
-_fresh = compiled(_play, "strict", cache=False)
+_cached, _fresh = compiled(_play, "strict"), compiled(_play, "strict", cache=False)
+_uncounted = compiled(_play, "strict", borrowed=True)
+
+
+def _lend(learner, truth, sampler, record, checkpoints, first, last, watch, environment_rng, learner_rng):
+    _uncounted(learner, truth, sampler, record, checkpoints, first, last, watch, environment_rng, learner_rng)
+
+
+_borrowed = compiled(_lend, "strict")
 
 
 def play(learner: Any, *arguments: Any) -> None:
-    """Run `_play` compiled, with or without the disk cache, as the learner's origin allows."""
-    (_cached if type(learner).__module__.startswith("theoryrl.") else _fresh)(learner, *arguments)
+    """Run `_play` compiled, with or without the disk cache and the counting of references, as the learner allows."""
+    if not type(learner).__module__.startswith("theoryrl."):
+        loop = _fresh
+    else:
+        loop = _borrowed if type(learner) in FRUGAL else _cached
+    loop(learner, *arguments)

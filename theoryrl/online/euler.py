@@ -23,9 +23,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from theoryrl.online.ucbvi import check_settings
-from theoryrl.online.verbs import Problem, act, chance, observe, plan, upper_value
+from theoryrl.online.verbs import Problem, act, chance, frugal, observe, plan, upper_value
 
 
+@frugal
 class EULERState(NamedTuple):
     """Counts, lists of observed successors, and both estimates; G is 1 for pooled counts, H otherwise."""
 

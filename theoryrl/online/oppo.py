@@ -32,9 +32,10 @@ from theoryrl._jit import kernel
 from theoryrl.mdp._checks import require_int
 from theoryrl.online._q_learning import optimistic_tables
 from theoryrl.online._settings import require_level, require_scale
-from theoryrl.online.verbs import Problem, act, chance, observe, plan, upper_value
+from theoryrl.online.verbs import Problem, act, chance, frugal, observe, plan, upper_value
 
 
+@frugal
 class OPPOState(NamedTuple):
     """Counts, lists of observed successors, the policy, and its optimistic evaluation.
 

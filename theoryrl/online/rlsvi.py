@@ -21,10 +21,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from theoryrl._jit import kernel
 from theoryrl.online._settings import require_scale
-from theoryrl.online.verbs import Problem, act, chance, observe, plan, sample, upper_value
+from theoryrl.online.verbs import Problem, act, chance, frugal, observe, plan, sample, upper_value
 
 
+@frugal
 class RLSVIState(NamedTuple):
     """Counts, lists of observed successors, the noise and the value table that it led to.
 
@@ -95,13 +97,18 @@ class RLSVI:
         )
 
 
-@sample.implement(RLSVIState)
-def _(learner, rng):
-    noise = learner.noise
+@kernel("strict")
+def _draw(noise, rng):
+    """Fill (H, S, A) with standard normals."""
     for h in range(noise.shape[0]):
         for s in range(noise.shape[1]):
             for a in range(noise.shape[2]):
                 noise[h, s, a] = rng.standard_normal()
+
+
+@sample.implement(RLSVIState)
+def _(learner, rng):
+    _draw(learner.noise, rng)
 
 
 @plan.implement(RLSVIState)
@@ -127,12 +134,12 @@ def _(learner, episode):
                         total += count[s, a, i] * value_next[successor[s, a, i]]
                     q = total / (visits[s, a] + 1.0) + spread * deviation[s, a] * noise[s, a]
                     q_here[s, a] = q
-                    if q > best:
-                        best, best_action = q, a
+                    above = q > best  # as likely as not, so the outcome is selected rather than branched on
+                    best = q if above else best
+                    best_action = a if above else best_action
             value_here[s] = best
-            if policy[s] != best_action:
-                policy[s] = best_action
-                changed = True
+            changed |= policy[s] != best_action
+            policy[s] = best_action
     return changed
 
 

@@ -29,9 +29,10 @@ from numpy.typing import NDArray
 
 from theoryrl.online._q_learning import bonus_factor, optimistic_tables, settle
 from theoryrl.online._settings import require_level, require_scale
-from theoryrl.online.verbs import VISITED, Problem, act, chance, observe, plan, upper_value
+from theoryrl.online.verbs import VISITED, Problem, act, chance, frugal, observe, plan, upper_value
 
 
+@frugal
 class UCBBState(NamedTuple):
     """The table Q, what is greedy in it, and of every pair its visits and averages of its targets."""
 

@@ -27,9 +27,10 @@ from numpy.typing import NDArray
 
 from theoryrl.online._q_learning import bonus_factor, most_to_come, optimistic_tables, settle
 from theoryrl.online._settings import require_level, require_scale
-from theoryrl.online.verbs import VISITED, Problem, act, chance, observe, plan, upper_value
+from theoryrl.online.verbs import VISITED, Problem, act, chance, frugal, observe, plan, upper_value
 
 
+@frugal
 class UCBHState(NamedTuple):
     """The table Q, what is greedy in it, and how often each pair was visited."""
 

@@ -36,11 +36,12 @@ from theoryrl.online._ucbvi_kernels import (
     settle,
     sweep,
 )
-from theoryrl.online.verbs import Problem, act, chance, observe, plan, upper_value
+from theoryrl.online.verbs import Problem, act, chance, frugal, observe, plan, upper_value
 
 REPLAN = ("always", "doubling")
 
 
+@frugal
 class UCBVIState(NamedTuple):
     """Counts, lists of observed successors, and the current optimistic plan.
 

@@ -23,9 +23,10 @@ from numpy.typing import NDArray
 
 from theoryrl.online._ucbvi_kernels import measure, sweep
 from theoryrl.online.ucbvi import UCBVI, UCBVIState, check_settings
-from theoryrl.online.verbs import VISITED, Problem, act, chance, observe, plan, upper_value
+from theoryrl.online.verbs import VISITED, Problem, act, chance, frugal, observe, plan, upper_value
 
 
+@frugal
 class UCBVIRTDPState(NamedTuple):
     """The counts and tables of UCBVI, and where the last episode went."""
 

@@ -16,6 +16,18 @@ from numba.extending import overload
 from numpy.typing import NDArray
 
 VISITED = 2  # an answer of `plan`
+FRUGAL: set[type] = set()
+
+
+def frugal(state: type) -> type:
+    """Say of a state's class that its verbs allocate nothing, and call no kernel that returns an array.
+
+    Then the driver need not count references to arrays, which is atomic and can cost more than what a verb computes.
+    `rng.integers` allocates, unless a kernel of its own calls it. Numba refuses a verb that does; an array that a
+    kernel returns would never be freed.
+    """
+    FRUGAL.add(state)
+    return state
 
 
 class Problem(NamedTuple):
