@@ -342,6 +342,8 @@ def test_settings_can_be_copied_pickled_and_read(name):
         assert same_bits(run(twin, mdp, 5, rng=3, keep_states=True).states[0], first)
         if type(settings).__eq__ is not object.__eq__ and not hasattr(settings, "cls"):
             assert twin == settings and hash(twin) == hash(settings)
+        values = (*vars(settings).values(), *vars(twin).values())
+        assert not any(value.flags.writeable for value in values if isinstance(value, np.ndarray))
     assert repr(settings).startswith(type(settings).__name__ + "(")
     with pytest.raises(dataclasses.FrozenInstanceError):
         setattr(settings, (*(field.name for field in dataclasses.fields(settings)), "delta")[0], 0.1)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from theoryrl.mdp._checks import Sealed, sealed
 from theoryrl.online.verbs import Problem, act, chance, observe, plan, upper_value
 
 
@@ -20,7 +21,7 @@ class FixedPolicyState(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class FixedPolicy:
+class FixedPolicy(Sealed):
     """Play a deterministic policy for ever.
 
     Parameters
@@ -34,7 +35,7 @@ class FixedPolicy:
         table = np.array(self.policy)
         if table.ndim not in (1, 2) or table.dtype.kind not in "iu":
             raise ValueError(f"policy must be integers of shape (S,) or (H, S), not {table.dtype} of {table.shape}")
-        object.__setattr__(self, "policy", table.astype(np.int64))
+        object.__setattr__(self, "policy", sealed(table.astype(np.int64)))
 
     @property
     def provable(self) -> bool:

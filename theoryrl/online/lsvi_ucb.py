@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from theoryrl._jit import kernel
-from theoryrl.mdp._checks import frozen
+from theoryrl.mdp._checks import Sealed, frozen
 from theoryrl.mdp.model import FiniteHorizonMDP
 from theoryrl.online._settings import require_level, require_scale
 from theoryrl.online.verbs import Problem, act, chance, observe, plan, upper_value
@@ -60,7 +60,7 @@ class LSVIUCBState(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class LSVIUCB:
+class LSVIUCB(Sealed):
     """Settings of LSVI-UCB.
 
     Parameters
