@@ -1,8 +1,9 @@
-"""UCBVI against rlberry's, and what a fresh process costs.
+"""The learners and rlberry's UCBVI on one chain, a hundred seeds on all cores, and what a fresh process costs.
 
 rlberry wants older companions than this library, so it runs in an interpreter of its own: make a virtual environment
 with `pip install rlberry==0.7.3 rlberry-scool==0.7.3 gymnasium==0.29.1`, name its python in THEORYRL_RLBERRY_PYTHON.
-Everything is CPU time of one thread; `ratio` is time per episode (or per process) over the first contender's.
+All but the hundred seeds is CPU time of one thread; `ratio` is time per episode (or per process) over the first
+contender's.
 """
 
 import json
@@ -17,12 +18,26 @@ import numpy as np
 
 import theoryrl as trl
 from benchmarks.timing import race, skipped
-from theoryrl.online import EULER, UCBVI, UCBVIRTDP, run
+from theoryrl.online import (
+    EULER,
+    OPPO,
+    PSRL,
+    RLSVI,
+    UCBB,
+    UCBH,
+    UCBVI,
+    UCBVIRTDP,
+    UCRL2,
+    EpsilonGreedy,
+    RMax,
+    Uniform,
+    run,
+)
 
 EPISODES = 2000
 LONG = 100_000
-TURNS = 3
-CASE = "UCBVI, chain S=20 A=2 H=20"
+TURNS = 2
+CASE = "chain S=20 A=2 H=20"
 PIP, JITTED, REAL_TIME = "rlberry", "rlberry, planner compiled", "rlberry, real_time_dp"
 
 # Answers every line with the CPU seconds of that many episodes. The planner of 0.7.3 has lost its numba decorator: the
@@ -110,12 +125,24 @@ def peer_process(python, mdp):
 def episodes_race():
     """Our learners and three forms of the peer in turns; the exact regret of every episode is part of our time."""
     mdp = trl.envs.make("chain")
-    ours = {f"theoryrl, {bonus}": UCBVI(bonus=bonus) for bonus in ("hoeffding", "bernstein")}
+    ours = {f"theoryrl, UCBVI, {bonus}": UCBVI(bonus=bonus) for bonus in ("hoeffding", "bernstein")}
     for bonus in ("hoeffding", "bernstein"):
-        ours[f"theoryrl, {bonus}, doubled counts"] = UCBVI(bonus=bonus, replan="doubling")
-        ours[f"theoryrl, {bonus}, real time"] = UCBVIRTDP(bonus=bonus)
-    ours["theoryrl, EULER"] = EULER()
-    samples = {(name, episodes): [] for episodes in (EPISODES, LONG) for name in ours}
+        ours[f"theoryrl, UCBVI, {bonus}, doubled counts"] = UCBVI(bonus=bonus, replan="doubling")
+        ours[f"theoryrl, UCBVI, {bonus}, real time"] = UCBVIRTDP(bonus=bonus)
+    others = (
+        EULER(),
+        UCRL2(),
+        RMax(epsilon=1.0),
+        PSRL(),
+        RLSVI(),
+        OPPO(LONG),
+        UCBH(),
+        UCBB(),
+        EpsilonGreedy(),
+        Uniform(),
+    )
+    ours |= {f"theoryrl, {type(learner).__name__}": learner for learner in others}
+    samples = {(name, episodes): [] for name in ours for episodes in (EPISODES, LONG)}
     for learner in ours.values():
         run(learner, mdp, 10, jobs=1)
     python = os.environ.get("THEORYRL_RLBERRY_PYTHON")
@@ -123,7 +150,7 @@ def episodes_race():
     for _ in range(TURNS):
         for (name, episodes), times in samples.items():
             if name in ours:
-                repeats = 20 if episodes == EPISODES else 2
+                repeats = 10 if episodes == EPISODES else 1
                 times.extend(
                     cpu_seconds(lambda n=name, e=episodes: run(ours[n], mdp, e, jobs=1)) for _ in range(repeats)
                 )
@@ -143,6 +170,28 @@ def episodes_race():
             yield skipped(
                 f"{CASE}, {EPISODES} episodes", name, "THEORYRL_RLBERRY_PYTHON does not name an interpreter that has it"
             )
+
+
+def many_seeds():
+    """A hundred seeds of UCBVI on RiverSwim, ten thousand episodes each: wall-clock time on every core there is."""
+    mdp = trl.envs.make("riverswim", n_states=20, horizon=20)
+    run(UCBVI(), mdp, 10, jobs=1)
+    samples = []
+    for _ in range(TURNS):
+        wall, cpu = time.perf_counter(), time.process_time()
+        run(UCBVI(), mdp, 10_000, seeds=100)
+        samples.append((time.perf_counter() - wall, time.process_time() - cpu))
+    wall, cpu = min(samples)
+    yield {
+        "case": "riverswim S=20 H=20, 100 seeds of 10000 episodes",
+        "contender": "theoryrl, UCBVI, hoeffding",
+        "wall_seconds_min": wall,
+        "cpu_seconds": cpu,
+        "cores": os.cpu_count(),
+        "episodes_per_second": 1e6 / wall,
+        "samples": len(samples),
+        "load": os.getloadavg()[0],
+    }
 
 
 def process(case, commands, environment):
@@ -185,7 +234,8 @@ def first_call():
 
 
 def measure():
-    """Episodes per second, then starts."""
+    """Episodes per second, many seeds, then starts."""
     yield from episodes_race()
+    yield from many_seeds()
     yield from first_call()
     yield from starts()
