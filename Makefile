@@ -25,8 +25,8 @@ demo: $(VENV)/installed
 
 # The second run takes the kernels as plain Python: it debugs what the compiler hides, out-of-range indices first of all.
 test: lint
-	$(BIN)/python -m pytest
-	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n auto
+	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest -n auto -m "not slow"
 
 lint: $(VENV)/installed-test
 	$(BIN)/lint-imports
