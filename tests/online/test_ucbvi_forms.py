@@ -63,7 +63,7 @@ def bonus_of(settings, mdp, data, values, arrivals, steps):
 
 
 def twin(mdp, settings, episodes, seed):
-    """All forms with dictionaries: Q before the last episode's data are used, the actions taken, whether all were clear.
+    """All forms with dictionaries: Q before the last episode's data are used, the actions, whether all were clear.
 
     A choice between values that differ by rounding alone is not clear: sums in another order may choose otherwise.
     """
