@@ -9,7 +9,10 @@ FAMILY = theorems("offline")
 EXACT = [entry for entry in FAMILY if entry.claim == "exact"]
 
 
-@pytest.mark.parametrize("key", [entry.key for entry in FAMILY])
+# Hy-Q plays a hundred runs: minutes without the compiler.
+@pytest.mark.parametrize(
+    "key", [pytest.param(entry.key, marks=[pytest.mark.slow] * (entry.key == "hyq.regret")) for entry in FAMILY]
+)
 def test_theorems_come_out_as_expected(key):
     report = verify(key, rng=0)
     assert report.as_expected, report.note
