@@ -32,6 +32,10 @@ class Frame(NamedTuple):
 
 
 def frame_of(mdp: FiniteHorizonMDP, ceiling: Any) -> Frame:
+    """What every distractor of a model starts from; `ceiling` is None, a number or (H,), and not below Q* (ValueError).
+
+    Without a ceiling it is (H - h) high, in units of reward.
+    """
     plan = backward_induction(mdp)
     left = np.arange(mdp.horizon, 0, -1.0)
     low, high = mdp.reward_range

@@ -89,6 +89,7 @@ def widest_ratio(model: FiniteHorizonMDP, mu: NDArray[np.float64]) -> NDArray[np
 
 
 def width_of(model: FiniteHorizonMDP) -> float:
+    """The width high - low of the reward range."""
     return float(model.reward_range[1] - model.reward_range[0])
 
 
