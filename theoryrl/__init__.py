@@ -14,7 +14,7 @@ _MDP = (
 ).split()
 _THEORY = "Theorem theorems verify verify_many Report".split()
 _ONLINE = "run Run".split()
-_ROOMS = "mdp theory classes complexity envs online offline lab viz testing".split()
+_ROOMS = "mdp theory classes complexity envs online offline density_ratio lab viz testing".split()
 
 __getattr__, __dir__, __all__ = attach(
     __name__,

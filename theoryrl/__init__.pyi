@@ -1,6 +1,6 @@
 # What `import theoryrl` offers, for type checkers and editors; a test keeps it equal to __init__.py.
 
-from theoryrl import classes, complexity, envs, lab, mdp, offline, online, testing, theory, viz
+from theoryrl import classes, complexity, density_ratio, envs, lab, mdp, offline, online, testing, theory, viz
 from theoryrl.mdp.batch import BatchPlan, backward_induction_batch, backward_induction_rewards
 from theoryrl.mdp.certify import Certificate, certify
 from theoryrl.mdp.dataset import Dataset
@@ -51,6 +51,7 @@ __all__ = [
     "certify",
     "classes",
     "complexity",
+    "density_ratio",
     "envs",
     "evaluate",
     "evaluate_discounted",
