@@ -8,5 +8,12 @@ __getattr__, __dir__, __all__ = attach(
         "Units": "problem",
         "units_of": "problem",
         "largest_total": "problem",
+        "TabularData": "full_weights",
+        "tabular_data": "full_weights",
+        "FullWeightTest": "full_weights",
+        "full_weight_test": "full_weights",
+        "MixtureTest": "full_weights",
+        "mixture_level": "full_weights",
+        "mixture_test": "full_weights",
     },
 )
