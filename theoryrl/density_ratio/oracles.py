@@ -43,14 +43,14 @@ class Choice(NamedTuple):
     Attributes
     ----------
     policy : (H, S) int64
-    index : int
+    member : int
         Which member of a list of functions it is greedy for; -1 where there is no such list.
     objective : ndarray
         What was minimised, one number per member; empty where nothing is listed.
     """
 
     policy: NDArray[np.int64]
-    index: int
+    member: int
     objective: NDArray[np.float64]
 
 
