@@ -43,5 +43,13 @@ __getattr__, __dir__, __all__ = attach(
         "log_tests": "weights",
         "best_slope": "schedules",
         "error_constants": "schedules",
+        "Ellipsoid": "optimistic_tabular",
+        "OptimisticPolicy": "optimistic_tabular",
+        "OptimisticValues": "optimistic_tabular",
+        "glow_ellipsoid": "optimistic_tabular",
+        "mixture_ellipsoid": "optimistic_tabular",
+        "optimistic_box": "optimistic_tabular",
+        "optimistic_milp": "optimistic_tabular",
+        "optimistic_policy": "optimistic_tabular",
     },
 )
