@@ -92,7 +92,7 @@ def h2o(
     ----------
     oracle : callable, or object with `choose(data, law=None)`
         From a Dataset to a policy: an array, a MixturePolicy (a member is drawn for the episode), or anything with an
-        attribute `policy` that is one of these, such as the `Choice` of the oracles of this package. A callable is
+        attribute `policy` that is one of these, such as a `Choice` of the oracles of this package. A callable is
         given the data alone.
     mdp : FiniteHorizonMDP
     offline : Dataset or None
@@ -193,8 +193,10 @@ def require_distributions(table: NDArray[np.float64]) -> None:
     if wrong.any():
         place = tuple(int(i) for i in np.argwhere(wrong)[0])
         name = ", ".join(str(i) for i in place)
-        raise ValueError(f"offline_law[{name}] is no distribution: its entries sum to {total[place]:.9g}, the least is "
-                         f"{table[place].min():.3g}")
+        raise ValueError(
+            f"offline_law[{name}] is no distribution: its entries sum to {total[place]:.9g}, the least is "
+            f"{table[place].min():.3g}"
+        )
 
 
 def _asker(oracle: Any) -> Callable[[Dataset, NDArray[np.float64] | None], Any]:
@@ -243,7 +245,7 @@ class _Buffer:
             self.columns[name][t, -1, h] = value
 
     def seen(self, t: int, last: bool = False) -> Dataset:
-        """The data of round t + 1; with `last`, of all rounds, without the last one's offline row, of which it has none."""
+        """The data of round t + 1; with `last` those after the last round t, whose episode has no offline partner."""
         columns = []
         for column in self.columns.values():
             rows = column[:t].reshape(-1)

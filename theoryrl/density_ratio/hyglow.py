@@ -1,6 +1,6 @@
 """HyGLOW (Amortila et al. 2024): H2O with MABO.CR, exploration without optimism from offline data of one good policy.
 
-    for t = 1, ..., T, with n = 2 (t - 1) tuples per layer, the first t - 1 offline ones and those of the episodes so far:
+    for t = 1, ..., T, from n = 2 (t - 1) tuples per layer, the first t - 1 offline ones and t - 1 online ones:
         f^t = argmin_{f in F} max_h max_{w in W_h} { |E_D[w' residual_h(f)]| - alpha E_D[w'^2] }      (form "max")
               argmin_{f in F} max_{w in W} sum_h   { |E_D[w' residual_h(f)]| - alpha E_D[w'^2] }      (form "sum")
               w' = min(w, gamma n),  alpha = c / (gamma n),  residual_h(f) = f_h(s, a) - r - max_a' f_{h+1}(s', a')
