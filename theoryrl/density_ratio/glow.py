@@ -48,6 +48,7 @@ from theoryrl.density_ratio.weights import (
     Weights,
     log_tests,
     log_tests_of_round,
+    missing_ratio,
 )
 from theoryrl.mdp._checks import Sealed, frozen, require_distribution, require_int
 from theoryrl.mdp.model import FiniteHorizonMDP
@@ -100,7 +101,7 @@ class GLOWState(NamedTuple):
     c: float
     width: float
     scale: float
-    rho: float
+    prior: float
     size: float  # largest |f - r - V|
     offset: float  # what the change of units can add to one residual
     schedule: int
@@ -304,7 +305,8 @@ class GLOW(Sealed):
         Raises
         ------
         ValueError
-            Q* is not in F, an episode can collect more than the units allow, or the start law is another one.
+            Q* is not in F, an episode can collect more than the units allow, the start law is another one, or W is
+            found to lack a density ratio (`missing_ratio`).
         """
         if not self.check:
             return
@@ -316,6 +318,9 @@ class GLOW(Sealed):
             raise ValueError(f"{found.message} {hint}")
         if self.initial is not None and not np.allclose(self.initial, mdp.initial, rtol=0, atol=1e-9):
             raise ValueError(f"initial is not the start law of the model {hint}")
+        lacking = missing_ratio(self.weights, self.cls, mdp, ceiling=2 * self.slope(), total_reward=self.total_reward)
+        if lacking and self.iterations > 1:
+            raise ValueError(f"{lacking} {hint}")
 
     def init(self, problem: Problem) -> GLOWState:
         """A fresh state for one run, of size H S A (nF + nV), and H S A nP nM or H S A nP^2 for ratios of policies."""
@@ -328,13 +333,11 @@ class GLOW(Sealed):
         if isinstance(weights, WeightClass):
             tested = _last(weights.values.reshape(-1, horizon, pairs))
         elif isinstance(weights, OccupancyRatios):
-            masses = np.ascontiguousarray(
-                weights.masses.reshape(weights.n_models, -1, horizon, pairs).transpose(2, 1, 3, 0)
-            )
+            masses = weights.masses.reshape(weights.n_models, -1, horizon, pairs).transpose(2, 1, 3, 0).copy(order="C")
             row, tested = weights.row.copy(), np.zeros((1, pairs, weights.n_models))
         elif isinstance(weights, RatioTable):
             table = weights.values.reshape(weights.n_policies, -1, horizon, pairs)
-            row, ratios = weights.row.copy(), np.ascontiguousarray(table.transpose(2, 1, 0, 3))
+            row, ratios = weights.row.copy(), table.transpose(2, 1, 0, 3).copy(order="C")
         size, offset = _rounding(self.cls, problem, units)
         start = np.zeros(n)
         if self.initial is not None:
@@ -375,7 +378,7 @@ class GLOW(Sealed):
             c=float(self.c),
             width=float(self.noise_width),
             scale=float(self.scale),
-            rho=float(getattr(weights, "rho", 1.0)),
+            prior=float(getattr(weights, "prior", 1.0)),
             size=size,
             offset=offset,
             schedule=SCHEDULES[self.schedule],
@@ -403,7 +406,7 @@ class GLOW(Sealed):
 
 def _last(table: NDArray[np.float64]) -> NDArray[np.float64]:
     """The first axis moved to the end, so that what is done to every member runs along memory."""
-    return np.ascontiguousarray(np.moveaxis(table, 0, -1))
+    return np.moveaxis(table, 0, -1).copy(order="C")
 
 
 def _rounding(cls: FiniteClass, problem: Problem, units: Units) -> tuple[float, float]:
@@ -463,7 +466,7 @@ def _(learner, episode):
             )
             if kind == FULL:
                 excess = kernels.full_excess(
-                    residual, f, count, visited, seen, n, learner.rho, width, log_level, scale, size, offset
+                    residual, f, count, visited, seen, n, learner.prior, width, log_level, scale, size, offset
                 )
             else:
                 weights = learner.weights[h if kind == LIST else 0]

@@ -117,19 +117,21 @@ class FullWeights:
 
     With G(x) the sum of the residuals of f at x, and N(x) visits, f is kept at layer h as long as
 
-        sum_x max(G(x), 0)^2 / (N(x) + rho) <= (b^2 / 2) (log(H / delta) + (1/2) sum_x log(1 + N(x) / rho)).
+        sum_x max(G(x), 0)^2 / (N(x) + rho) <= (b^2 / 2) (log(H / delta) + (1/2) sum_x log(1 + N(x) / rho)),
+
+    the test and the level of `mixture_test`.
 
     Parameters
     ----------
-    rho : positive float
-        Scale, in visits, of the normal mixture over weights from which the level comes; any value is valid.
+    prior : positive float
+        rho, chosen before the data: the level is sharpest after about so many visits. Any value is valid.
     """
 
-    rho: float = 1.0
+    prior: float = 1.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.rho < math.inf:
-            raise ValueError(f"rho must be positive and finite, not {self.rho!r}")
+        if not 0 < self.prior < math.inf:
+            raise ValueError(f"prior must be positive and finite, not {self.prior!r}")
 
 
 Weights = WeightClass | OccupancyRatios | RatioTable | FullWeights
@@ -268,3 +270,95 @@ def _policies(weights: Weights) -> int:
 def _log_choices(weights: Weights) -> float:
     models = weights.n_models if isinstance(weights, OccupancyRatios) else 1
     return math.log(models) + math.log(_policies(weights))
+
+
+def missing_ratio(
+    weights: Weights,
+    cls: FiniteClass,
+    mdp: FiniteHorizonMDP,
+    *,
+    ceiling: float,
+    total_reward: float | None = None,
+) -> str | None:
+    """Which density ratio of the greedy policies of F in `mdp` the weights lack; None if none is found missing.
+
+    Ratios of policies are compared in full. Of a list the ratios against mixtures of two, 2 d^f / (d^g + d^f), are
+    looked for, clipped at `ceiling` and where there is mass: that is necessary for the regret bound. All mixtures of T
+    policies are too many to be looked for.
+
+    Parameters
+    ----------
+    weights : WeightClass, OccupancyRatios, RatioTable or FullWeights
+    cls : FiniteClass
+    mdp : FiniteHorizonMDP
+    ceiling : float
+        gamma_2 = 2 gamma.
+    total_reward : float, optional
+    """
+    if isinstance(weights, FullWeights):
+        return None
+    tables, row = greedy_occupancies(cls, [mdp], total_reward)
+    true, mask = tables[0], mdp.action_mask
+    if isinstance(weights, OccupancyRatios):
+        return _missing_occupancy(weights, true[row], mask)
+    member = [int(np.argmax(row == p)) for p in range(len(true))]
+    for i, d in enumerate(true):
+        for j, other in enumerate(true):
+            matter = mask & (d + other > 0)
+            if isinstance(weights, RatioTable):
+                found = _missing_pair(weights, member[i], member[j], density_ratio(d, other), matter)
+            else:
+                want = np.minimum(density_ratio(2 * d, d + other), ceiling)
+                found = _missing_mixture(weights, member[i], member[j], want, matter, ceiling)
+            if found:
+                return found
+    return None
+
+
+def _missing_occupancy(weights: OccupancyRatios, true: NDArray[np.float64], mask: NDArray[np.bool_]) -> str | None:
+    gaps = np.abs(np.where(mask, weights.masses[:, weights.row] - true, 0.0))
+    model = int(gaps.reshape(len(gaps), -1).max(axis=1).argmin())
+    f, h, s, a = _worst(gaps[model])
+    gap = gaps[model, f, h, s, a]
+    if gap <= TOLERANCE:
+        return None
+    return (
+        f"weights lack the occupancy of the greedy policy of member {f}: model {model}, the nearest one, is off by "
+        f"{gap:.3g} at layer {h}, (s, a) = ({s}, {a})"
+    )
+
+
+def _missing_pair(
+    weights: RatioTable, i: int, j: int, want: NDArray[np.float64], matter: NDArray[np.bool_]
+) -> str | None:
+    p, q = weights.row[i], weights.row[j]
+    have = weights.values[p, q]
+    with np.errstate(invalid="ignore"):
+        gaps = np.abs(have - want) / np.maximum(1.0, np.where(np.isinf(want), 1.0, want))
+    gaps = np.where(matter & (have != want), gaps, 0.0)
+    h, s, a = _worst(gaps)
+    if gaps[h, s, a] <= TOLERANCE:
+        return None
+    return (
+        f"weights.values[{p}, {q}, {h}, {s}, {a}] is {have[h, s, a]:.6g}, but the ratio of the policy of member {i} "
+        f"against that of member {j} is {want[h, s, a]:.6g}"
+    )
+
+
+def _missing_mixture(
+    weights: WeightClass, i: int, j: int, want: NDArray[np.float64], matter: NDArray[np.bool_], ceiling: float
+) -> str | None:
+    gaps = np.where(matter, np.abs(np.minimum(weights.values, ceiling) - want), 0.0).max(axis=(2, 3))
+    least = gaps.min(axis=0)
+    h = int(least.argmax())
+    if least[h] <= TOLERANCE * max(1.0, ceiling):
+        return None
+    return (
+        f"weights lack a ratio at layer {h}: that of the policy of member {i} against the mean of it and of that of "
+        f"member {j}, clipped at {ceiling:.6g}; weight {int(gaps[:, h].argmin())}, the nearest one, is off by "
+        f"{least[h]:.6g}"
+    )
+
+
+def _worst(gaps: NDArray[np.float64]) -> tuple[int, ...]:
+    return tuple(int(i) for i in np.unravel_index(int(gaps.argmax()), gaps.shape))
