@@ -16,11 +16,10 @@ import math
 
 import numpy as np
 
-from theoryrl.classes import FiniteClass, realizable_class
 from theoryrl.complexity import coverability
-from theoryrl.density_ratio import GLOW, log_tests, occupancy_ratios
+from theoryrl.density_ratio import GLOW, log_tests, member_values, occupancy_ratios
+from theoryrl.density_ratio._instances import costly_instance
 from theoryrl.lab import Experiment
-from theoryrl.mdp import FiniteHorizonMDP, evaluate
 from theoryrl.online import run
 from theoryrl.viz._axes import BLUE, GREEN, GREY, RED, finish
 
@@ -33,21 +32,6 @@ SCHEDULES = {
 }
 
 
-def random_model() -> tuple[FiniteHorizonMDP, FiniteClass, np.ndarray, np.ndarray]:
-    """Four states, three steps, a Bernoulli reward at the last; Q* and the fifteen costliest of 63 false members.
-
-    Also what each member promises at the start and what its greedy policy earns.
-    """
-    rng = np.random.default_rng(35)
-    transition, reward = rng.dirichlet(np.full(4, 0.3), (4, 2)), np.zeros((3, 4, 2))
-    reward[-1] = rng.random((4, 2))
-    mdp = FiniteHorizonMDP(transition, reward, horizon=3, reward_law="bernoulli")
-    cls = realizable_class(mdp, 63, kind="consistent", ceiling=1, rng=35)
-    value = np.array([mdp.initial @ evaluate(mdp, policy)[0] for policy in cls.greedy()])
-    keep = np.append(0, np.argsort(value, kind="stable")[:15])
-    return mdp, FiniteClass(cls.values[keep]), cls.state_values()[keep, 0] @ mdp.initial, value[keep]
-
-
 def learner(cell, mdp, cls) -> GLOW:
     count = {"log_tests": math.log(cls.size)} if cell["count"] == "heuristic" else {}
     return GLOW(
@@ -57,14 +41,14 @@ def learner(cell, mdp, cls) -> GLOW:
 
 
 def measure(cell, seed):
-    mdp, cls, _, _ = random_model()
+    mdp, cls = costly_instance()
     result = run(learner(cell, mdp, cls), mdp, cell["rounds"], rng=seed, jobs=1)
     return {"regret": result.regret[0, -1]}
 
 
 def log_level(count: str) -> float:
     """L_W = log(4 H / delta) + log(number of tests)."""
-    mdp, cls, _, _ = random_model()
+    mdp, cls = costly_instance()
     n = log_tests(occupancy_ratios(cls, mdp, 1.0), ROUNDS) if count == "valid" else math.log(cls.size)
     return n + math.log(4 * mdp.horizon / DELTA)
 
@@ -73,7 +57,7 @@ def best_gamma(count: str) -> float:
     """gamma* = sqrt(A sum_h C_h H(T / C_h) / (B H T L)) at c = 1/4, b = 1."""
     from scipy.special import digamma
 
-    mdp, cls, _, _ = random_model()
+    mdp, cls = costly_instance()
     cover = coverability(mdp, list(cls.greedy()))
     level = log_level(count) + math.log(cls.size)
     a, b = (math.e - 1) / 4 + 2 * (math.e - 2), 0.25 + 0.5 + 2
@@ -92,9 +76,9 @@ def word(good: bool) -> str:
 
 
 def summarise(frame, out):
-    _, _, promise, value = random_model()
-    first = int(promise.argmax())
-    plateau, error = ROUNDS * float(value.max() - value[first]), float(promise[first] - value[first])
+    truth = member_values(*costly_instance(), 1.0)
+    first = int(truth.optimistic.argmax())
+    plateau, error = ROUNDS * float(truth.regret[first]), float(truth.bellman_errors[first].sum())
     table = frame.pivot_table(index=["count", "schedule", "gamma"], values="value", aggfunc="mean")["value"]
     summary: dict = {"plateau_predicted": plateau, "error_of_the_most_optimistic": error}
     for count in ("valid", "heuristic"):

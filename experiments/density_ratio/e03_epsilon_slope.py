@@ -16,10 +16,9 @@ import math
 
 import numpy as np
 
-from theoryrl.classes import FiniteClass
 from theoryrl.density_ratio import GLOW, log_tests, occupancy_ratios
+from theoryrl.density_ratio._instances import two_arms
 from theoryrl.lab import Experiment
-from theoryrl.mdp import FiniteHorizonMDP
 from theoryrl.online import run
 from theoryrl.viz._axes import BLUE, GREEN, GREY, finish
 
@@ -29,20 +28,14 @@ SLOPE, FACTOR = (-2.25, -1.75), 2.0
 SCHEDULES = {"self_normalised": ("self-normalised", BLUE), "scale_free": (r"$\alpha$-free", GREEN)}
 
 
-def model(epsilon: float) -> tuple[FiniteHorizonMDP, FiniteClass]:
-    reward = np.array([[0.5, 0.5 - epsilon]])
-    mdp = FiniteHorizonMDP(np.ones((1, 2, 1)), reward, horizon=1, reward_law="bernoulli")
-    return mdp, FiniteClass(np.array([[reward], [reward + [0.0, 2 * epsilon]]]))
-
-
 def log_level() -> float:
     """L_W = log(4 H / delta) + log(number of tests)."""
-    mdp, cls = model(EPSILONS[0])
+    mdp, cls = two_arms(EPSILONS[0])
     return math.log(4 / DELTA) + log_tests(occupancy_ratios(cls, mdp), ROUNDS)
 
 
 def measure(cell, seed):
-    mdp, cls = model(cell["epsilon"])
+    mdp, cls = two_arms(cell["epsilon"])
     learner = GLOW(
         cls, occupancy_ratios(cls, mdp), iterations=ROUNDS, gamma=2 * cell["epsilon"] / log_level(), delta=DELTA,
         schedule=cell["schedule"], initial=mdp.initial, nested=True,

@@ -12,12 +12,12 @@ a slope of at least 0.3 in log S (its bound grows as sqrt(S)).
 
 import numpy as np
 
-from theoryrl.classes import FiniteClass, decoder_lift, realizable_class
+from theoryrl.classes import decoder_lift
 from theoryrl.complexity import coverability
 from theoryrl.density_ratio import GLOW, occupancy_ratios
+from theoryrl.density_ratio._instances import costly_instance
 from theoryrl.envs.block import block_mdp
 from theoryrl.lab import Experiment
-from theoryrl.mdp import FiniteHorizonMDP, evaluate
 from theoryrl.online import UCBVI, run
 from theoryrl.viz._axes import BLUE, RED, finish
 
@@ -27,21 +27,9 @@ COUPLED = 4  # rows of at most 16 successors are drawn by inversion, longer ones
 LEARNERS = {"GLOW": BLUE, "UCBVI": RED}
 
 
-def random_model() -> tuple[FiniteHorizonMDP, FiniteClass]:
-    """Four states, three steps, a Bernoulli reward at the last; Q* and the fifteen costliest of 63 false members."""
-    rng = np.random.default_rng(35)
-    transition, reward = rng.dirichlet(np.full(4, 0.3), (4, 2)), np.zeros((3, 4, 2))
-    reward[-1] = rng.random((4, 2))
-    mdp = FiniteHorizonMDP(transition, reward, horizon=3, reward_law="bernoulli")
-    cls = realizable_class(mdp, 63, kind="consistent", ceiling=1, rng=35)
-    value = np.array([mdp.initial @ evaluate(mdp, policy)[0] for policy in cls.greedy()])
-    costliest = np.argsort(value, kind="stable")[:15]
-    return mdp, FiniteClass(cls.values[np.append(0, costliest)])
-
-
 def played(symbols: int, seed) -> dict:
     """Both learners on the block model with so many symbols a state."""
-    hidden, cls = random_model()
+    hidden, cls = costly_instance()
     cover = coverability(hidden, list(cls.greedy()))
     block = block_mdp(hidden, n_observations=symbols, rng=0)
     mdp, lifted = block.mdp, decoder_lift(cls, block.decoder)

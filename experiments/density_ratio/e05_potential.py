@@ -9,11 +9,11 @@ rounding.
 
 import numpy as np
 
-from theoryrl.classes import FiniteClass, realizable_class
 from theoryrl.complexity import coverability
 from theoryrl.density_ratio import GLOW, occupancy_ratios
+from theoryrl.density_ratio._instances import costly_instance
 from theoryrl.lab import Experiment
-from theoryrl.mdp import FiniteHorizonMDP, evaluate, occupancy
+from theoryrl.mdp import FiniteHorizonMDP, occupancy
 from theoryrl.online import run
 from theoryrl.viz._axes import BLUE, GREEN, GREY, ORANGE, RED, finish
 
@@ -26,18 +26,6 @@ SEQUENCES = {
 }
 
 
-def random_model() -> tuple[FiniteHorizonMDP, FiniteClass]:
-    """Four states, three steps, a Bernoulli reward at the last; Q* and the fifteen costliest of 63 false members."""
-    rng = np.random.default_rng(35)
-    transition, reward = rng.dirichlet(np.full(4, 0.3), (4, 2)), np.zeros((3, 4, 2))
-    reward[-1] = rng.random((4, 2))
-    mdp = FiniteHorizonMDP(transition, reward, horizon=3, reward_law="bernoulli")
-    cls = realizable_class(mdp, 63, kind="consistent", ceiling=1, rng=35)
-    value = np.array([mdp.initial @ evaluate(mdp, policy)[0] for policy in cls.greedy()])
-    costliest = np.argsort(value, kind="stable")[:15]
-    return mdp, FiniteClass(cls.values[np.append(0, costliest)])
-
-
 def arms_model() -> FiniteHorizonMDP:
     return FiniteHorizonMDP(np.ones((1, ARMS, 1)), np.full((1, ARMS), 0.5), horizon=1)
 
@@ -48,7 +36,7 @@ def played(sequence: str, rounds: int, seed) -> tuple[np.ndarray, np.ndarray]:
         mdp = arms_model()
         policies, order = np.arange(ARMS)[:, np.newaxis], np.arange(rounds) % ARMS
     else:
-        mdp, cls = random_model()
+        mdp, cls = costly_instance()
         policies = cls.greedy()
         if sequence == "glow":
             learner = GLOW(cls, occupancy_ratios(cls, mdp, 1.0), iterations=rounds, gamma=0.01, total_reward=1.0)

@@ -15,10 +15,10 @@ import math
 
 import numpy as np
 
-from theoryrl.classes import FiniteClass, realizable_class
 from theoryrl.density_ratio import GLOW, occupancy_ratios
+from theoryrl.density_ratio._instances import costly_instance
 from theoryrl.lab import Experiment
-from theoryrl.mdp import FiniteHorizonMDP, evaluate, occupancy
+from theoryrl.mdp import occupancy
 from theoryrl.online import run
 from theoryrl.viz._axes import BLUE, GREEN, GREY, finish, positive
 
@@ -27,20 +27,8 @@ GAMMAS = tuple(float(f"{g:.3g}") for g in np.geomspace(1e-4, 2, 14))
 A = (math.e - 1) / 4 + 2 * (math.e - 2)
 
 
-def random_model() -> tuple[FiniteHorizonMDP, FiniteClass]:
-    """Four states, three steps, a Bernoulli reward at the last; Q* and the fifteen costliest of 63 false members."""
-    rng = np.random.default_rng(35)
-    transition, reward = rng.dirichlet(np.full(4, 0.3), (4, 2)), np.zeros((3, 4, 2))
-    reward[-1] = rng.random((4, 2))
-    mdp = FiniteHorizonMDP(transition, reward, horizon=3, reward_law="bernoulli")
-    cls = realizable_class(mdp, 63, kind="consistent", ceiling=1, rng=35)
-    value = np.array([mdp.initial @ evaluate(mdp, policy)[0] for policy in cls.greedy()])
-    costliest = np.argsort(value, kind="stable")[:15]
-    return mdp, FiniteClass(cls.values[np.append(0, costliest)])
-
-
 def measure(cell, seed):
-    mdp, cls = random_model()
+    mdp, cls = costly_instance()
     gamma, rounds = cell["gamma"], cell["rounds"]
     learner = GLOW(cls, occupancy_ratios(cls, mdp, 1.0), iterations=rounds, gamma=gamma, total_reward=1.0)
     chosen = run(learner, mdp, rounds, rng=seed, jobs=1, keep_states=True).states[0].chosen

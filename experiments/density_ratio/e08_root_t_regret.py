@@ -20,10 +20,9 @@ from functools import lru_cache
 
 import numpy as np
 
-from theoryrl.classes import FiniteClass
 from theoryrl.density_ratio import GLOW, log_tests, occupancy_ratios
+from theoryrl.density_ratio._instances import two_arms
 from theoryrl.lab import Experiment
-from theoryrl.mdp import FiniteHorizonMDP
 from theoryrl.online import run
 from theoryrl.viz._axes import BLUE, GREEN, GREY, finish
 
@@ -34,16 +33,10 @@ SLOPE, FACTOR, FLAT = (0.4, 0.6), 2.0, 0.2
 SCHEDULES = {"self_normalised": ("self-normalised", BLUE), "scale_free": (r"$\alpha$-free", GREEN)}
 
 
-def model(gap: float) -> tuple[FiniteHorizonMDP, FiniteClass]:
-    reward = np.array([[0.5, 0.5 - gap]])
-    mdp = FiniteHorizonMDP(np.ones((1, 2, 1)), reward, horizon=1, reward_law="bernoulli")
-    return mdp, FiniteClass(np.array([[reward], [reward + [0.0, 2 * gap]]]))
-
-
 @lru_cache
 def log_level(rounds: int) -> float:
     """L_W = log(4 H / delta) + log(number of tests)."""
-    mdp, cls = model(FIXED)
+    mdp, cls = two_arms(FIXED)
     return math.log(4 / DELTA) + log_tests(occupancy_ratios(cls, mdp), rounds)
 
 
@@ -53,7 +46,7 @@ def gap_of(cell) -> float:
 
 
 def learner(cell) -> GLOW:
-    mdp, cls = model(gap_of(cell))
+    mdp, cls = two_arms(gap_of(cell))
     return GLOW(
         cls, occupancy_ratios(cls, mdp), iterations=cell["rounds"], coverability=2.0, delta=DELTA,
         schedule=cell["schedule"], initial=mdp.initial,
@@ -61,7 +54,7 @@ def learner(cell) -> GLOW:
 
 
 def measure(cell, seed):
-    mdp, _ = model(gap_of(cell))
+    mdp, _ = two_arms(gap_of(cell))
     return {"regret": run(learner(cell), mdp, cell["rounds"], rng=seed, jobs=1).regret[0, -1]}
 
 

@@ -128,3 +128,17 @@ def combination_lock(horizon: int = 4) -> tuple[FiniteHorizonMDP, FiniteClass]:
         values[k, np.arange(k - 1), 0, right[: k - 1]] = 0.95
         values[k, k - 1, 0, 1 - right[k - 1]] = 0.95
     return model, FiniteClass(values)
+
+
+def costly_instance(n_members: int = 16) -> tuple[FiniteHorizonMDP, FiniteClass]:
+    """Four states, two actions, three layers, uneven rows; Q* and those of 63 wrong optimists whose policies lose most.
+
+    With 16 members they lose between .33 and .51 an episode and err by .38 to .54 along their own policies.
+    """
+    rng = np.random.default_rng(35)
+    transition, reward = rng.dirichlet(np.full(4, 0.3), (4, 2)), np.zeros((3, 4, 2))
+    reward[-1] = rng.random((4, 2))
+    model = FiniteHorizonMDP(transition, reward, horizon=3, reward_law="bernoulli", name="costly members")
+    found = realizable_class(model, 63, kind="consistent", ceiling=1.0, rng=35)
+    costliest = np.argsort(member_values(model, found, 1.0).value, kind="stable")[: n_members - 1]
+    return model, FiniteClass(found.values[np.append(0, costliest)])
