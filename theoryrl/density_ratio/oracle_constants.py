@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+from theoryrl.density_ratio.schedules import error_constants
 from theoryrl.mdp._checks import require_int
 
 SOURCES = ("ours", "paper")
@@ -71,8 +72,7 @@ def mabo_cr_constants(
         raise ValueError(f"log_tests is {log_tests}, not finite and at least 0")
     if source == "paper":
         return Constants(40.0, 56.0 * horizon**2 * (math.log(24.0 * size * horizon**2 / delta) + log_tests))
-    spread = (math.e - 1) * c + 2 * (math.e - 2)
-    level = c + noise_width**2 / (8 * c) + 2
+    spread, level = error_constants(c, noise_width)
     return Constants(max(spread, 2.0), 2 * level * (math.log(5.0 * size * horizon / delta) + log_tests))
 
 
@@ -98,9 +98,9 @@ def fqi_constants(
     calls: int = 1,
     source: str = "ours",
 ) -> Constants:
-    """Constants of fitted Q iteration in a complete class, for every gamma at once and all calls together.
+    """Constants of fitted Q iteration in a complete class, for every gamma at once.
 
-    ours: a = 2, b = kappa / 4,   kappa = log(P H T / delta) / (1 - exp(-1 / (2 width^2)))
+    ours: a = 2, b = kappa / 4,   kappa = log(P H / delta) / (1 - exp(-1 / (2 width^2))), for all n at once
     paper: a = 6, b = 1024 log(2 P H T / delta), the consistent version of its steps
 
     P = exp(log_pairs), T = calls.
@@ -115,7 +115,7 @@ def fqi_constants(
         Width of an interval that holds r + max f_{h+1}(s', .) given (s, a), at least 1: 2 in general, 1 if all values
         of layer h + 1 are below 1 - r.
     calls : int
-        T.
+        T, for the paper's constants. Ours hold for every beginning of one sequence of trajectories.
     source : {"ours", "paper"}
     """
     horizon, calls = require_int(horizon, 1, "horizon"), require_int(calls, 1, "calls")
@@ -124,9 +124,9 @@ def fqi_constants(
         raise ValueError(f"log_pairs is {log_pairs}, not finite and at least 0")
     if not 1 <= noise_width < math.inf:
         raise ValueError(f"noise_width is {noise_width}, not finite and at least 1")
-    union = log_pairs + math.log(horizon * calls / delta)
+    union = log_pairs + math.log(horizon / delta)
     if source == "paper":
-        return Constants(6.0, 1024.0 * (union + math.log(2.0)))
+        return Constants(6.0, 1024.0 * (union + math.log(2.0 * calls)))
     return second_moment_constants(union / -math.expm1(-1 / (2 * noise_width**2)))
 
 
@@ -139,9 +139,9 @@ def likelihood_constants(
     calls: int = 1,
     source: str = "ours",
 ) -> Constants:
-    """Constants of the plan of the most likely model, for every gamma at once and all calls together.
+    """Constants of the plan of the most likely model, for every gamma at once.
 
-    ours: a = 2, b = kappa / 4,   kappa = 2 width^2 log(nM H T / delta)
+    ours: a = 2, b = kappa / 4,   kappa = 2 width^2 log(nM H / delta), for all n at once
     paper: a = 6, b = 8 log(nM H T / delta)
 
     Parameters
@@ -154,16 +154,16 @@ def likelihood_constants(
         Width, at most 2, of an interval that holds r + V(s') for the optimal values V of every combination of the
         models' layers: 1 if total rewards lie in [0, 1] in all of these, 2 if V does.
     calls : int
-        T.
+        T, for the paper's constants.
     source : {"ours", "paper"}
     """
     horizon, calls = require_int(horizon, 1, "horizon"), require_int(calls, 1, "calls")
     _require(source, delta)
     if not 0 < noise_width <= 2:
         raise ValueError(f"noise_width is {noise_width}, not in (0, 2]")
-    union = math.log(require_int(n_models, 1, "n_models") * horizon * calls / delta)
+    union = math.log(require_int(n_models, 1, "n_models") * horizon / delta)
     if source == "paper":
-        return Constants(6.0, 8.0 * union)
+        return Constants(6.0, 8.0 * (union + math.log(calls)))
     return second_moment_constants(2.0 * noise_width**2 * union)
 
 
