@@ -138,9 +138,9 @@ def chosen_data(
     return data, law / BATCHES
 
 
-def distinct(policies: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The rows of (n, H, S) without repetitions."""
-    return np.unique(policies, axis=0)
+def distinct(policies: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """The policies (n, H, S) without repetitions."""
+    return list(np.unique(policies, axis=0))
 
 
 def members_of(model: FiniteHorizonMDP) -> FiniteClass:
@@ -172,7 +172,7 @@ def mabo_cr_setup(
     own = occupancies(model, distinct(cls.greedy(model.action_mask)))
     own = own[np.argsort(-returns(model, own), kind="stable")][weighed]
     weights = WeightClass(density_ratio(own[np.newaxis], laws[:, np.newaxis]).reshape(-1, *laws.shape[1:]))
-    values = returns(model, occupancies(model, cls.greedy(model.action_mask)))
+    values = returns(model, occupancies(model, list(cls.greedy(model.action_mask))))
     settings: dict[str, Any] = {
         "units": units,
         "action_mask": model.action_mask,
@@ -260,8 +260,8 @@ def rare_boast(model: FiniteHorizonMDP) -> FiniteClass:
 
 
 def hardly_tried(model: FiniteHorizonMDP) -> NDArray[np.float64]:
-    """For `rare`: both arms of the common state, and the second one of the rare state twice in ten thousand times."""
-    return np.array([[0.5, 0.5], [1 - 2e-4, 2e-4]])
+    """For `rare`: both arms of the common state, and the second one of the rare state once in four thousand times."""
+    return np.array([[0.5, 0.5], [1 - 2.5e-4, 2.5e-4]])
 
 
 COMMON: dict[str, Any] = {
@@ -316,7 +316,9 @@ THEOREMS = (
             Control(
                 "a class without Q*",
                 "All members are wrong, so that the least residual is not small.",
-                partial(cc_protocol, build=partial(mabo_cr_setup, classes=wrong_arms), played=wrong_arms),
+                partial(
+                    cc_protocol, build=partial(mabo_cr_setup, classes=wrong_arms), played=wrong_arms, episodes=9000
+                ),
                 model=two_arms,
                 runs=20,
             ),
@@ -327,6 +329,7 @@ THEOREMS = (
                     cc_protocol,
                     build=partial(mabo_cr_setup, classes=boast, weighed=slice(1)),
                     played=boast,
+                    episodes=9000,
                 ),
                 model=two_arms,
                 runs=20,
@@ -336,7 +339,7 @@ THEOREMS = (
                 "A ratio that is large where there are few data pays a penalty that hides every other residual.",
                 partial(
                     cc_protocol,
-                    build=partial(mabo_cr_setup, classes=rare_boast, clipped=False, gamma=5e-4),
+                    build=partial(mabo_cr_setup, classes=rare_boast, clipped=False, gamma=3e-4),
                     behaviour=hardly_tried,
                     played=rare_boast,
                     kinds=("fixed",),
@@ -366,8 +369,9 @@ THEOREMS = (
                 "The class has the two arms the wrong way round.",
                 partial(
                     cc_protocol,
-                    build=partial(fqi_setup, classes=lambda model: ProductClass(wrong_arms(model).values)),
+                    build=partial(fqi_setup, classes=lambda model: ProductClass([wrong_arms(model).values[:, 0]])),
                     played=wrong_arms,
+                    episodes=9000,
                 ),
                 model=two_arms,
                 runs=20,
@@ -395,6 +399,7 @@ THEOREMS = (
                     cc_protocol,
                     build=lambda model, laws, masses, n: mle_setup(model, laws, masses, n, [swapped_arms()]),
                     played=wrong_arms,
+                    episodes=9000,
                 ),
                 model=two_arms,
                 runs=20,

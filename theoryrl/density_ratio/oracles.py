@@ -202,7 +202,7 @@ class MABO:
         return Choice(found.policy, found.index, found.objective)
 
     def constants(self, delta: float, calls: int = 1, source: str = "ours") -> Constants:
-        """None exist: with one tuple at a pair of small mass, a mean of unclipped weights is as far off as one likes.
+        """There are none: one tuple at a pair of small mass outweighs all others (docs/theory/mabo_cr.md).
 
         Raises
         ------
