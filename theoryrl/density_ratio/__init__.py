@@ -49,6 +49,7 @@ __getattr__, __dir__, __all__ = attach(
         "risk": "hyglow",
         "best_slope": "schedules",
         "error_constants": "schedules",
+        "scale_free_threshold": "levels",
         "Ellipsoid": "optimistic_tabular",
         "OptimisticPolicy": "optimistic_tabular",
         "OptimisticValues": "optimistic_tabular",

@@ -1,6 +1,12 @@
 """Every theorem about density ratios; each part of the wing has its own file."""
 
-from theoryrl.density_ratio import _theorems_mabo
+from theoryrl.density_ratio import (
+    _theorems_levels,
+    _theorems_mabo,
+)
 from theoryrl.theory.theorem import Theorem
 
-THEOREMS: tuple[Theorem, ...] = (*_theorems_mabo.THEOREMS,)
+THEOREMS: tuple[Theorem, ...] = (
+    *_theorems_levels.THEOREMS,
+    *_theorems_mabo.THEOREMS,
+)
