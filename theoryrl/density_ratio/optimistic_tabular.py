@@ -30,7 +30,7 @@ class OptimisticValues(NamedTuple):
     Attributes
     ----------
     value : float
-        sum_s d_1(s) max_a f_1(s, a) of the table that was found.
+        sum_s mu(s) max_a f_0(s, a) of the table that was found.
     upper : float
         No table in the set has more; equal to `value` up to rounding if solved to the end.
     values : (H, S, A)
@@ -51,7 +51,7 @@ class OptimisticPolicy(NamedTuple):
     Attributes
     ----------
     value : float
-        J^(pi) + sum_h sqrt(B_h) ||d^_h / sqrt(M_h)||_2 of `policy`: the largest d_1 . V^f_1 in the ellipsoid if values
+        J^(pi) + sum_h sqrt(B_h) ||d^_h / sqrt(M_h)||_2 of `policy`: the largest mu . V^f_0 in the ellipsoid if values
         of known pairs are not limited.
     upper : float
         No policy has more; `value` is optimal within upper - value.
@@ -61,7 +61,7 @@ class OptimisticPolicy(NamedTuple):
     values : (H, S, A)
         A member of the ellipsoid below the limit: f = min(largest_h, rbar + Phat V^f + e*); 0 at forbidden pairs.
     capped_value : float
-        d_1 . V^f_1 of `values`. It equals `value` when the limit is nowhere active; the optimum under the limit lies
+        mu . V^f_0 of `values`. It equals `value` when the limit is nowhere active; the optimum under the limit lies
         between `capped_value` and the smaller of `upper` and the value of `optimistic_box`.
     nodes : int
         Nodes of the search.
@@ -131,7 +131,7 @@ def optimistic_box(data: TabularData, ellipsoid: Ellipsoid, *, largest: ArrayLik
     Returns
     -------
     OptimisticValues
-        `value` and `upper` are both d_1 . max U_1.
+        `value` and `upper` are both mu . max U_0.
     """
     _checked(data, ellipsoid)
     caps = _per_layer(largest, len(data.visits), "largest")
@@ -162,9 +162,9 @@ def optimistic_milp(
     largest: ArrayLike = 1.0,
     time_limit: float | None = None,
 ) -> OptimisticValues:
-    r"""The largest d_1 . V^f_1 over all f in [0, 1]^(H S A) that pass GLOW's test with a finite class of weights.
+    r"""The largest mu . V^f_0 over all f in [0, 1]^(H S A) that pass GLOW's test with a finite class of weights.
 
-        max  sum_s d_1(s) V_1(s)   over  0 <= f_h, V_h <= 1,  y binary with sum_a y_h(s, a) = 1
+        max  sum_s mu(s) V_0(s)   over  0 <= f_h, V_h <= 1,  y binary with sum_a y_h(s, a) = 1
         s.t. V_h(s) <= f_h(s, a) + 1 - y_h(s, a),
              E[w (f_h - rbar - Phat V_{h+1})] <= beta_h + alpha E[w^2]   for all w in W_h, clipped
 
