@@ -101,24 +101,26 @@ def full_excess(residual, f, count, visited, n_visited, n, rho, width, log_level
 def add_mixture(masses, played, mixture):
     """The sum over p of played[p] masses[p], in the order of p: a function of how often each policy was played."""
     for x in range(mixture.shape[0]):
-        for m in range(mixture.shape[1]):
-            mixture[x, m] = 0.0
+        mixture[x] = 0.0
     for p in range(played.shape[0]):
         if played[p] > 0:
-            times = float(played[p])
+            times, mass = float(played[p]), masses[p]
             for x in range(mixture.shape[0]):
-                for m in range(mixture.shape[1]):
-                    mixture[x, m] += times * masses[p, x, m]
+                mixture[x] += times * mass[x]
 
 
 @kernel("strict")
 def mixture_ratios(masses, mixture, t, visited, n_visited, weights):
-    """weights[x, m] = t d(x) / (D(x) + d(x)), d the policy's masses in model m and D those of the t - 1 rounds."""
+    """weights[x, m] = t d(x) / (D(x) + d(x)), d the policy's masses in model m and D those of the t - 1 rounds.
+
+    Entry (x, m) of `masses` and `mixture` is at x nM + m.
+    """
     for place in range(n_visited):
         x = visited[place]
-        for m in range(masses.shape[1]):
-            d = masses[x, m]
-            total = mixture[x, m] + d
+        first = x * weights.shape[1]
+        for m in range(weights.shape[1]):
+            d = masses[first + m]
+            total = mixture[first + m] + d
             weights[x, m] = t * d / total if d > 0.0 else 0.0
 
 

@@ -39,8 +39,9 @@ from theoryrl.classes.checks import realizability
 from theoryrl.classes.values import FiniteClass
 from theoryrl.classes.weights import WeightClass
 from theoryrl.density_ratio import _glow_kernels as kernels
+from theoryrl.density_ratio._glow_settings import WEIGHTS, require_settings
 from theoryrl.density_ratio.problem import Units, in_units, require_total, units_of
-from theoryrl.density_ratio.schedules import SCHEDULES, best_slope, log_level, require_coverability
+from theoryrl.density_ratio.schedules import SCHEDULES, best_slope, log_level
 from theoryrl.density_ratio.weights import (
     FullWeights,
     OccupancyRatios,
@@ -50,14 +51,13 @@ from theoryrl.density_ratio.weights import (
     log_tests_of_round,
     missing_ratio,
 )
-from theoryrl.mdp._checks import Sealed, frozen, require_distribution, require_int
+from theoryrl.mdp._checks import Sealed, frozen, require_int
 from theoryrl.mdp.model import FiniteHorizonMDP
 from theoryrl.mdp.rounding import U
-from theoryrl.online._settings import require_level, require_scale
 from theoryrl.online.verbs import Problem, act, chance, frugal, observe, plan, upper_value
 
+# How a member is tested, in the order of `WEIGHTS`.
 LIST, MIXTURES, TABLE, FULL = 0, 1, 2, 3
-KINDS = {WeightClass: LIST, OccupancyRatios: MIXTURES, RatioTable: TABLE, FullWeights: FULL}
 
 
 @frugal
@@ -71,8 +71,8 @@ class GLOWState(NamedTuple):
     best: NDArray[np.float64]  # (H + 1, S, nF) largest allowed value; row H is zero
     greedy: NDArray[np.int64]  # (nF, H, S)
     weights: NDArray[np.float64]  # (H, X, nV) of a list, else room for those of one test, (1, X, nV)
-    masses: NDArray[np.float64]  # (H, nP, X, nM) occupancies
-    mixture: NDArray[np.float64]  # (H, X, nM) sum of the occupancies of the policies played so far
+    masses: NDArray[np.float64]  # (H, nP, X nM) occupancies; pair x in model m is at x nM + m
+    mixture: NDArray[np.float64]  # (H, X nM) sum of the occupancies of the policies played so far
     ratios: NDArray[np.float64]  # (H, nP, nP, X) of j, i: d^i / d^j
     row: NDArray[np.int64]  # (nF,) which policy is that of member f
     played: NDArray[np.int64]  # (nP,) how often each policy was chosen
@@ -180,56 +180,10 @@ class GLOW(Sealed):
     check: bool = True
 
     def __post_init__(self) -> None:
-        if not isinstance(self.cls, FiniteClass):
-            raise TypeError(f"cls must be a FiniteClass, not {type(self.cls).__name__}")
-        if type(self.weights) not in KINDS:
-            names = ", ".join(kind.__name__ for kind in KINDS)
-            raise TypeError(f"weights must be one of {names}, not {type(self.weights).__name__}")
-        if not isinstance(self.weights, FullWeights):
-            mine = self.weights.horizon, self.weights.n_states, self.weights.n_actions
-            theirs = self.cls.horizon, self.cls.n_states, self.cls.n_actions
-            if mine != theirs:
-                raise ValueError(f"weights are for (H, S, A) = {mine}, cls for {theirs}")
-        if isinstance(self.weights, OccupancyRatios | RatioTable) and len(self.weights.row) != self.cls.size:
-            raise ValueError(f"weights have rows for {len(self.weights.row)} members, cls has {self.cls.size}")
-        require_int(self.iterations, 1, "iterations")
-        require_int(self.trajectories, 1, "trajectories")
-        require_level(self.delta)
-        require_scale(self.scale)
-        if self.schedule not in SCHEDULES:
-            raise ValueError(f"schedule must be one of {', '.join(SCHEDULES)}, not {self.schedule!r}")
-        if self.test not in ("lazy", "full"):
-            raise ValueError(f"test must be 'lazy' or 'full', not {self.test!r}")
-        for name in ("c", "noise_width", "gamma", "total_reward"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise ValueError(f"{name} must be positive and finite, not {value!r}")
-        self._require_slope()
-        if self.log_tests is not None and not 0 <= self.log_tests < math.inf:
-            raise ValueError(f"log_tests must be finite and at least 0, not {self.log_tests!r}")
-        if self.initial is not None:
-            law = frozen(self.initial, np.float64, "initial")
-            if law.shape != (self.cls.n_states,):
-                raise ValueError(f"initial has shape {law.shape}, not ({self.cls.n_states},)")
-            require_distribution(law, "initial")
-            object.__setattr__(self, "initial", law)
-        if self.tie_order is not None:
-            order = frozen(self.tie_order, np.int64, "tie_order")
-            if order.ndim != 1 or not np.array_equal(np.sort(order), np.arange(self.cls.size)):
-                raise ValueError(f"tie_order must be a permutation of the {self.cls.size} members")
-            object.__setattr__(self, "tie_order", order)
-
-    def _require_slope(self) -> None:
-        if isinstance(self.weights, FullWeights):
-            if self.gamma is not None or self.schedule != "self_normalised":
-                raise ValueError("FullWeights has a level of its own: gamma and schedule must be left out")
-            return
-        if self.coverability is not None:
-            require_coverability(self.coverability, self.cls.horizon)
-        if self.gamma is None and self.coverability is None:
-            raise ValueError("gamma, or coverability for the default of gamma, must be given")
-        if self.schedule == "paper" and self.gamma is not None and not self.gamma <= 1:
-            raise ValueError(f"gamma must be at most 1 with the schedule of the paper, not {self.gamma!r}")
+        require_settings(self)
+        for name, dtype in (("initial", np.float64), ("tie_order", np.int64), ("coverability", np.float64)):
+            if np.ndim(getattr(self, name)) > 0:
+                object.__setattr__(self, name, frozen(getattr(self, name), dtype, name))
 
     @property
     def provable(self) -> bool:
@@ -328,12 +282,13 @@ class GLOW(Sealed):
         members = in_units(self.cls, problem, units)
         n, horizon, n_states, n_actions = members.values.shape
         pairs, weights = n_states * n_actions, self.weights
-        masses, ratios = np.zeros((horizon, 0, pairs, 0)), np.zeros((horizon, 0, 0, pairs))
+        masses, ratios = np.zeros((horizon, 0, 0)), np.zeros((horizon, 0, 0, pairs))
         row, tested = np.zeros(n, np.int64), np.zeros((1, pairs, 1))
         if isinstance(weights, WeightClass):
             tested = _last(weights.values.reshape(-1, horizon, pairs))
         elif isinstance(weights, OccupancyRatios):
-            masses = weights.masses.reshape(weights.n_models, -1, horizon, pairs).transpose(2, 1, 3, 0).copy(order="C")
+            table = weights.masses.reshape(weights.n_models, -1, horizon, pairs)
+            masses = table.transpose(2, 1, 3, 0).reshape(horizon, weights.n_policies, -1).copy()
             row, tested = weights.row.copy(), np.zeros((1, pairs, weights.n_models))
         elif isinstance(weights, RatioTable):
             table = weights.values.reshape(weights.n_policies, -1, horizon, pairs)
@@ -349,7 +304,7 @@ class GLOW(Sealed):
             greedy=members.greedy,
             weights=tested,
             masses=masses,
-            mixture=np.zeros((horizon, pairs, masses.shape[-1])),
+            mixture=np.zeros((horizon, masses.shape[-1])),
             ratios=ratios,
             row=row,
             played=np.zeros(int(row.max()) + 1 if not hasattr(weights, "n_policies") else weights.n_policies, np.int64),
@@ -382,7 +337,7 @@ class GLOW(Sealed):
             size=size,
             offset=offset,
             schedule=SCHEDULES[self.schedule],
-            kind=KINDS[type(weights)],
+            kind=next(kind for kind, each in enumerate(WEIGHTS) if isinstance(weights, each)),
             full=self.test == "full",
             nested=bool(self.nested),
             known_start=self.initial is not None,
@@ -433,16 +388,9 @@ def _(learner, episode):
         if kind != FULL:
             ceiling, alpha, beta = kernels.levels(schedule, t, n, learner.gamma, learner.c, width, log_level)
         for h in range(horizon):
+            visits, visited, seen = learner.visits[h], learner.visited[h], learner.n_visited[h]
             if kind == LIST:
-                kernels.second_moments(
-                    learner.weights[h],
-                    ceiling,
-                    learner.visits[h],
-                    learner.visited[h],
-                    learner.n_visited[h],
-                    n,
-                    learner.penalty[h],
-                )
+                kernels.second_moments(learner.weights[h], ceiling, visits, visited, seen, n, learner.penalty[h])
             elif kind == MIXTURES:
                 kernels.add_mixture(learner.masses[h], learner.played, learner.mixture[h])
         for f in range(status.shape[0]):
@@ -458,15 +406,11 @@ def _(learner, episode):
             break
         passed = True
         for h in range(horizon):
-            visited, seen, count, residual = (
-                learner.visited[h],
-                learner.n_visited[h],
-                learner.visits[h],
-                learner.residual[h],
-            )
+            visits, visited, seen = learner.visits[h], learner.visited[h], learner.n_visited[h]
+            residual, mean, penalty = learner.residual[h], learner.mean, learner.penalty[h]
             if kind == FULL:
                 excess = kernels.full_excess(
-                    residual, f, count, visited, seen, n, learner.prior, width, log_level, scale, size, offset
+                    residual, f, visits, visited, seen, n, learner.prior, width, log_level, scale, size, offset
                 )
             else:
                 weights = learner.weights[h if kind == LIST else 0]
@@ -476,21 +420,10 @@ def _(learner, episode):
                         kernels.mixture_ratios(learner.masses[h, own], learner.mixture[h], t, visited, seen, weights)
                     else:
                         kernels.lifted_ratios(learner.ratios[h, own], learner.played, own, t, visited, seen, weights)
-                    kernels.second_moments(weights, ceiling, count, visited, seen, n, learner.penalty[h])
-                kernels.weighted_residuals(weights, ceiling, residual, f, visited, seen, n, learner.mean)
+                    kernels.second_moments(weights, ceiling, visits, visited, seen, n, penalty)
+                kernels.weighted_residuals(weights, ceiling, residual, f, visited, seen, n, mean)
                 excess = kernels.largest_excess(
-                    schedule,
-                    learner.mean,
-                    learner.penalty[h],
-                    n,
-                    seen,
-                    ceiling,
-                    alpha,
-                    beta,
-                    width,
-                    scale,
-                    size,
-                    offset,
+                    schedule, mean, penalty, n, seen, ceiling, alpha, beta, width, scale, size, offset
                 )
             learner.excess[f, h] = excess
             if not excess <= 0.0:
