@@ -14,7 +14,15 @@ import numpy as np
 import pytest
 
 from theoryrl._jit import plain
-from theoryrl.classes import FiniteClass, ProductClass, complete_class, realizable_class
+from theoryrl.classes import (
+    FiniteClass,
+    ProductClass,
+    WeightClass,
+    complete_class,
+    mixture_ratio_class,
+    realizable_class,
+)
+from theoryrl.density_ratio import GLOW, FullWeights, OccupancyRatios, RatioTable, occupancy_ratios, ratio_table
 from theoryrl.mdp import Dataset, FiniteHorizonMDP, backward_induction, random_mdp, rollout, uniform_policy
 from theoryrl.mdp.sampling import draw_initial, draw_step, sampler
 from theoryrl.online import (
@@ -83,6 +91,18 @@ def unit(mdp):
     return (mdp.reward_range[1] - mdp.reward_range[0]) or 1.0
 
 
+def guesses(mdp):
+    """Q* and eight more, none of which is close to being consistent."""
+    return realizable_class(mdp, 8, kind="random", rng=1)
+
+
+def pairs_of_policies(mdp):
+    """All ratios against mixtures of up to two of the greedy policies of `guesses`."""
+    cls = guesses(mdp)
+    members = np.unique(occupancy_ratios(cls, mdp).row, return_index=True)[1]
+    return mixture_ratio_class(mdp, cls.greedy(mdp.action_mask)[members], 2)
+
+
 # From the model for which it is to be made (classes, features and offline data must come from somewhere) to settings.
 LEARNERS: dict[str, Callable[[FiniteHorizonMDP], Any]] = {
     "ucbvi": lambda m: UCBVI(),
@@ -122,6 +142,14 @@ LEARNERS: dict[str, Callable[[FiniteHorizonMDP], Any]] = {
         realizable_class(m, 8, kind="random", rng=1), 0.5 * unit(m), variant="v", scale=1e-5
     ),
     "hyq": lambda m: HyQ(offline(m), complete_class(m, 5, 1)),
+    "glow": lambda m: GLOW(guesses(m), occupancy_ratios(guesses(m), m), 3 * K, gamma=0.1, initial=m.initial),
+    "glow, list, full, narrow": lambda m: GLOW(
+        guesses(m), pairs_of_policies(m), 2 * K, gamma=0.5, trajectories=2, test="full", nested=True, scale=0.02
+    ),
+    "glow, pairs, scale-free": lambda m: GLOW(
+        guesses(m), ratio_table(guesses(m), m), 3 * K, coverability=4.0, schedule="scale_free", anytime=True
+    ),
+    "glow, all weights, narrow": lambda m: GLOW(guesses(m), FullWeights(), 3 * K, scale=0.05),
     "bpi-ucbvi": lambda m: BPIUCBVI(epsilon=0.3 * unit(m)),
     "rf-ucrl": lambda m: RFUCRL(),
     "rf-express": lambda m: RFExpress(scale=0.01),
@@ -129,7 +157,7 @@ LEARNERS: dict[str, Callable[[FiniteHorizonMDP], Any]] = {
     "fixed policy": lambda m: FixedPolicy(np.argmax(m.action_mask, axis=1)),
 }
 every_learner = pytest.mark.parametrize("name", LEARNERS)
-OPTIMISTIC = (UCBVI, UCBVIRTDP, EULER, UCRL2, RMax, UCBH, UCBB, LSVIUCB, GOLF, OLIVE, BPIUCBVI)
+OPTIMISTIC = (UCBVI, UCBVIRTDP, EULER, UCRL2, RMax, UCBH, UCBB, LSVIUCB, GOLF, OLIVE, GLOW, BPIUCBVI)
 
 
 def problem_of(mdp):
@@ -265,6 +293,14 @@ def test_what_stands_in_forbidden_rows_is_never_read(name, kind):
     )
 
 
+def relabelled_weights(weights, order):
+    if isinstance(weights, WeightClass):
+        return WeightClass(weights.values[:, :, order])
+    if isinstance(weights, OccupancyRatios):
+        return OccupancyRatios(weights.masses[:, :, :, order], weights.row)
+    return RatioTable(weights.values[:, :, :, order], weights.row) if isinstance(weights, RatioTable) else weights
+
+
 def relabelled(settings, labels):
     """Settings that say of state labels[s] what `settings` say of state s."""
     order = np.argsort(labels)
@@ -280,6 +316,9 @@ def relabelled(settings, labels):
         changes["offline"] = Dataset(*columns, n_states=4, n_actions=3, horizon=3)
     if isinstance(getattr(settings, "cls", None), FiniteClass):
         changes["cls"] = FiniteClass(settings.cls.values[:, :, order])
+        if isinstance(settings, GLOW):
+            changes |= {"weights": relabelled_weights(settings.weights, order)}
+            changes |= {} if settings.initial is None else {"initial": settings.initial[order]}
     elif hasattr(settings, "cls"):
         changes["cls"] = ProductClass([layer[:, order] for layer in settings.cls.layers])
     return dataclasses.replace(settings, **changes) if changes else settings
@@ -378,10 +417,21 @@ WRONG = {
     "replan": ("never", ""),
     "test": ("none", ""),
     "variant": ("w", ""),
+    "iterations": (0, -3, 2.5),
+    "trajectories": (0, -3, 2.5),
+    "gamma": (math.nan, 0.0, -1.0, math.inf),
+    "c": (math.nan, 0.0, -1.0, math.inf),
+    "noise_width": (math.nan, 0.0, -1.0, math.inf),
+    "total_reward": (math.nan, 0.0, -1.0, math.inf),
+    "coverability": (math.nan, 0.5, math.inf, [2.0, 2.0]),
+    "log_tests": (math.nan, -1.0, math.inf),
+    "initial": (np.full(3, 1 / 3), np.full(4, 0.5), np.full(4, math.nan)),
+    "tie_order": ([0, 1, 2], np.zeros(9, int), np.arange(1, 10)),
+    "schedule": ("best", ""),
     "features": (np.zeros((3, 2)), np.full((4, 3, 2), np.nan)),
     "policy": (np.zeros((1, 2, 3), int), np.array([0.5, 1.0])),
 }
-CONTENT = {"cls", "offline", "check"}
+CONTENT = {"cls", "offline", "weights", "check", "nested", "anytime"}
 
 
 @every_learner
@@ -393,7 +443,7 @@ def test_every_bad_setting_is_refused_in_one_line_that_names_it(name):
             with pytest.raises(ValueError, match=field.name) as caught:
                 dataclasses.replace(settings, **{field.name: value})
             assert "\n" not in str(caught.value)
-    for content in {"cls", "offline"} & {field.name for field in dataclasses.fields(settings)}:
+    for content in {"cls", "offline", "weights"} & {field.name for field in dataclasses.fields(settings)}:
         for value in (None, np.zeros((1, 3, 4, 3))):
             with pytest.raises(TypeError, match=content):
                 dataclasses.replace(settings, **{content: value})
@@ -421,10 +471,17 @@ def test_only_the_constants_of_the_theorem_are_provable(name):
     names = {field.name for field in dataclasses.fields(settings)}
     untouched = getattr(settings, "scale", 1.0) == 1.0 and getattr(settings, "check", True)
     untouched &= getattr(settings, "bonus", "") != "azar-bf"
-    untouched &= all(getattr(settings, key, None) is None for key in ("eta", "visits"))
+    untouched &= all(getattr(settings, key, None) is None for key in ("eta", "visits", "log_tests"))
     assert settings.provable is untouched
     assert run(settings, MODELS["staged"], 1).provable is untouched
-    for key, value in (("scale", 0.5), ("scale", 2.0), ("check", False), ("eta", 0.1), ("visits", 10**9)):
+    for key, value in (
+        ("scale", 0.5),
+        ("scale", 2.0),
+        ("check", False),
+        ("eta", 0.1),
+        ("visits", 10**9),
+        ("log_tests", 1.0),
+    ):
         if key in names:
             assert dataclasses.replace(settings, **{key: value}).provable is False
     if "delta" in names:
