@@ -43,6 +43,7 @@ __getattr__, __dir__, __all__ = attach(
         "log_tests": "weights",
         "h2o": "h2o",
         "HybridRun": "h2o",
+        "hybrid_coverage": "h2o",
         "HyGLOW": "hyglow",
         "HyGLOWState": "hyglow",
         "returned_policy": "hyglow",

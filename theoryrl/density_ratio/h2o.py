@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from theoryrl.complexity.concentrability import clipped_concentrability
 from theoryrl.density_ratio.problem import TOLERANCE
 from theoryrl.mdp._checks import frozen, require_int, sealed
 from theoryrl.mdp.dataset import Dataset
@@ -199,6 +200,39 @@ def require_distributions(table: NDArray[np.float64]) -> None:
         )
 
 
+def hybrid_coverage(
+    occupancies: ArrayLike, best: ArrayLike, law: ArrayLike, gamma: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Clipped concentrability over n of an optimal policy and of the one played, in every round that has data.
+
+    (1/n) CC_h(pi, mu^t, gamma n) = E_{d^pi_h}[ min{ d^pi_h / (n mu^t_h), gamma } ],  n mu^t = (t - 1) nu + sum_{i < t} d^i
+
+    Parameters
+    ----------
+    occupancies : (T, H, S, A)
+        d^1, ..., d^T of the policies played.
+    best : (H, S, A)
+        d* of an optimal policy.
+    law : (H, S, A)
+        nu.
+    gamma : positive float
+
+    Returns
+    -------
+    optimal, played : (T - 1, H)
+        Of rounds t = 2, ..., T. Summed over rounds at most C*_h (1 + 1/2 + ... + 1/(T-1)), C*_h = E_{d*}[d* / nu], and
+        (1 + gamma) (C_h H(T / C_h) - 1), C_h = sum_x max_t d^t_h(x), H(x) = digamma(1 + x) + 0.5772...
+
+    Notes
+    -----
+    Proof: docs/theory/hyglow.md#the-data-answer-for-the-oracle.
+    """
+    flows = np.asarray(occupancies, np.float64)
+    rounds = np.arange(1, len(flows))[:, np.newaxis, np.newaxis, np.newaxis]
+    mass = rounds * np.asarray(law, np.float64) + np.cumsum(flows[:-1], axis=0)
+    return clipped_concentrability(best, mass, gamma), clipped_concentrability(flows[1:], mass, gamma)
+
+
 def _asker(oracle: Any) -> Callable[[Dataset, NDArray[np.float64] | None], Any]:
     choose = getattr(oracle, "choose", None)
     if callable(choose) and not isinstance(oracle, type):
@@ -274,4 +308,4 @@ def _episode(
     return total
 
 
-__all__ = ["HybridRun", "h2o", "offline_rows"]
+__all__ = ["HybridRun", "h2o", "hybrid_coverage", "offline_rows"]
