@@ -1,60 +1,46 @@
-"""Theorems about H2O and HyGLOW: the reduction for every sequence, the risk, what offline data cannot do, the rate."""
+"""The theorem about H2O: what its data guarantee of any sequence of policies, and so of any offline oracle."""
 
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from theoryrl.classes.builders import optimal_values
-from theoryrl.classes.values import FiniteClass
-from theoryrl.complexity.coverability import coverability
-from theoryrl.density_ratio._instances import arm_class, bandit, combination_lock
-from theoryrl.density_ratio.bounds import h2o_risk_bound, hyglow_iterations, hyglow_risk_bound
+from theoryrl.density_ratio._instances import bandit
+from theoryrl.density_ratio.bounds import (
+    h2o_risk_bound,
+)
 from theoryrl.density_ratio.h2o import h2o, hybrid_coverage
-from theoryrl.density_ratio.hyglow import HyGLOW
-from theoryrl.density_ratio.mabo_cr import mabo_cr
-from theoryrl.density_ratio.members import adversarial_order, member_values
-from theoryrl.density_ratio.oracles import ratios_to
 from theoryrl.density_ratio.potential import potential_bound
 from theoryrl.density_ratio.problem import units_of
-from theoryrl.density_ratio.weights import log_tests, occupancy_ratios
 from theoryrl.mdp.evaluation import evaluate, occupancy
 from theoryrl.mdp.model import FiniteHorizonMDP
 from theoryrl.mdp.planning import backward_induction
-from theoryrl.mdp.policy import MixturePolicy, uniform_policy
-from theoryrl.mdp.rounding import SAFE, U, gamma, rounding_of
+from theoryrl.mdp.policy import MixturePolicy
+from theoryrl.mdp.rounding import gamma, rounding_of
 from theoryrl.mdp.simulation import rollout
-from theoryrl.online._protocols import BOUNDED, DELTA, INDEPENDENT, value_rounding
-from theoryrl.online.run import run
+from theoryrl.online._protocols import value_rounding
 from theoryrl.theory._dp_tools import Instances, finite_models, names, random_policy
 from theoryrl.theory.theorem import (
-    Assumption,
     Control,
     ExactObservations,
-    ProbabilityObservations,
     Progress,
     Proof,
-    RateObservations,
     Theorem,
 )
 
 PAGE = "docs/theory/hyglow.md"
-FAMILY = "density-ratio"
 SOURCE = "Amortila, Foster, Jiang, Sekhari, Xie (2024)"
 
 
 # ---- h2o.reduction
 
 POOL, ROUNDS = 8, 60  # policies that sequences are made of, and their length
-ADVERSARY = 2.0  # a of the oracles that are measured
+ADVERSARY, LEAST = 2.0, 1e-9  # a of the oracles that are measured, and what is added to their b, which may be 0
 
 
 def reduction(
@@ -107,11 +93,14 @@ def _check_sequence(
         # n = 2 (t - 1) tuples of nu alone.
         steps = 2 * np.arange(1, rounds)[:, np.newaxis]
         optimal = slope * np.ones((rounds - 1, horizon)) * np.minimum(1.0, 1.0 / (slope * steps))
-        played = np.where(law[np.newaxis] > 0, np.minimum(flows[1:] / (steps[..., np.newaxis, np.newaxis] * np.where(
-            law > 0, law, 1.0)), slope), slope)
+        played = np.where(
+            law[np.newaxis] > 0,
+            np.minimum(flows[1:] / (steps[..., np.newaxis, np.newaxis] * np.where(law > 0, law, 1.0)), slope),
+            slope,
+        )
         played = (played * flows[1:]).sum(axis=(2, 3))
     else:
-        optimal, played = hybrid_coverage(flows, star, law, math.inf if mutant == "unclipped" else slope)
+        optimal, played = hybrid_coverage(flows, star, law, 1e9 if mutant == "unclipped" else slope)
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.where(star > 0, star * (star / law), 0.0).sum(axis=(1, 2))
     ratio = np.ones(horizon) if mutant == "wrong data" else ratio
@@ -131,7 +120,12 @@ def _check_sequence(
     if np.isfinite(spent).all():
         b = max(0.0, float((regret[1:] - spent).max())) / (horizon * slope)
         bound = h2o_risk_bound(
-            rounds, a=ADVERSARY, b=b, gamma=slope, concentrability=np.maximum(ratio, 1.0), coverability=cover
+            rounds,
+            a=ADVERSARY,
+            b=b + LEAST,
+            gamma=slope,
+            concentrability=np.maximum(ratio, 1.0),
+            coverability=np.maximum(cover, 1.0),
         )
         error = 4 * value_rounding(mdp) / units.scale + slack * (float(bound) + 2 / slope * horizon)
         instances.add(f"{label}, risk", float(regret.mean()), float(bound), error)
@@ -164,7 +158,7 @@ def _sequences(
     mutant: str,
 ) -> Iterator[tuple[str, list[NDArray]]]:
     if mutant:
-        yield "the worse arm", [np.full((1, 1), 1)] * 400
+        yield "the worse arm", [np.zeros((1, 1), np.int64)] + [np.ones((1, 1), np.int64)] * 399
         return
     pool = [random_policy(mdp, rng, stochastic=index % 4 == 3) for index in range(POOL)]
     yield "one policy", [pool[0]] * ROUNDS
@@ -195,240 +189,65 @@ def _fickle(pool: list[NDArray]) -> Callable[[Any], NDArray]:
     return lambda data: pool[int(data.state[-1] + 3 * data.action[-1] + 5 * data.next_state[-2]) % len(pool)]
 
 
-# ---- hyglow.risk
+# ---- the theorems
 
-LONGEST = 200_000
-WORK = 2e10  # multiplications of all rounds of all runs at most
+SETTING = (
+    r"$M$ is a finite-horizon MDP with layers $h = 0, \dots, H - 1$ in which an episode's total reward lies in $[0, "
+    r"1]$, "
+    r"$J(\pi)$ the expected total, $\pi^*$ optimal, $d^\pi_h(s, a)$ the probability that $\pi$ is in $s$ and takes $a$ "
+    r"at layer $h$, $CC_h(\pi, \mu, g) = E_{d^\pi_h}[\min\{d^\pi_h / \mu_h, g\}]$. "
+)
+HYBRID = (
+    r"H2O plays $\pi^1, \dots, \pi^T$, where $\pi^t$ is what an offline oracle returns on $n = 2 (t - 1)$ tuples per "
+    r"layer: the first $t - 1$ offline ones, of law $\nu_h$, and those of the episodes $i < t$; their mean law is "
+    r"$\mu^t "
+    r"= \frac12 (\nu + \frac{1}{t-1} \sum_{i < t} d^{\pi^i})$. "
+)
+CONSTANTS = (
+    r"$C^*_h = E_{d^{\pi^*}_h}[d^{\pi^*}_h / \nu_h]$, $C_h = \sum_{s, a} \max_t d^{\pi^t}_h(s, a)$, $H(x) = \sum_{k "
+    r"\ge "
+    r"1} x / (k (k + x))$ (the harmonic numbers). "
+)
 
-
-def class_of(model: FiniteHorizonMDP) -> FiniteClass:
-    """Q*, and for every layer a member that thinks the worst action of that layer the best of all."""
-    optimal = optimal_values(model)
-    units = units_of(model)
-    values = np.repeat(optimal[np.newaxis], model.horizon + 1, axis=0)
-    for h in range(model.horizon):
-        table = np.where(model.action_mask, optimal[h], np.inf)
-        worst = table.argmin(axis=1)
-        values[h + 1, h, np.arange(model.n_states), worst] = (model.horizon - h) * units.low + units.scale
-    return FiniteClass(values)
-
-
-def half_optimal(model: FiniteHorizonMDP) -> MixturePolicy:
-    """Every other trajectory of an optimal policy, the others of the uniform one."""
-    return MixturePolicy((backward_induction(model).policy, uniform_policy(model)))
-
-
-def concentrability_of(model: FiniteHorizonMDP, law: NDArray[np.float64]) -> NDArray[np.float64]:
-    """E_{d*}[d* / nu] of the optimal policy with the lowest-numbered actions."""
-    star = occupancy(model, backward_induction(model).policy)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray(np.where(star > 0, star * (star / law), 0.0).sum(axis=(1, 2)))
-
-
-@dataclass(frozen=True)
-class Hybrid:
-    """A class, the policy that collected the offline data, and what is said of their concentrability."""
-
-    classes: Callable[[FiniteHorizonMDP], FiniteClass] = class_of
-    behaviour: Callable[[FiniteHorizonMDP], Any] = half_optimal
-    claimed: Callable[[FiniteHorizonMDP], NDArray[np.float64]] | None = None
-
-
-def hybrid_risk(
-    model: FiniteHorizonMDP,
-    *,
-    rng: np.random.SeedSequence,
-    runs: int,
-    jobs: int | None,
-    progress: Progress | None,
-    setting: Hybrid = Hybrid(),
-    rounds: int | None = None,
-) -> ProbabilityObservations:
-    """The risk of Unif(pi^1, ..., pi^T) with fresh offline data in every run, against the bound, in units of reward."""
-    cls, behaviour = setting.classes(model), setting.behaviour(model)
-    weights, law = occupancy_ratios(cls, model), occupancy(model, behaviour)
-    star = concentrability_of(model, law) if setting.claimed is None else setting.claimed(model)
-    policies = [cls.greedy(model.action_mask)[f] for f in range(cls.size)]
-    cover = coverability(model, policies) * (1 + 1e-9)
-    per_round = model.horizon * model.n_states * model.n_actions * (cls.size + 2) * weights.n_policies
-    played = rounds or int(np.clip(WORK / (runs * per_round), 200, LONGEST))
-    settings = dict(iterations=played, concentrability=np.maximum(star, 1.0), coverability=cover, delta=DELTA)
-    units = units_of(model)
-    bound = float(
-        hyglow_risk_bound(
-            played,
-            n_functions=cls.size,
-            log_tests=log_tests(weights, played),
-            delta=DELTA,
-            concentrability=settings["concentrability"],
-            coverability=cover,
-            total_reward=units.scale,
-        )
-    )
-
-    def one(stream: np.random.SeedSequence) -> float:
-        before, after = stream.spawn(2)
-        offline = rollout(model, behaviour, max(played - 1, 1), before, jobs=1)
-        learner = HyGLOW(offline, cls, weights, offline_law=law, check=False, **settings)
-        result = run(learner, model, played, 1, after, jobs=1, checkpoints=[played])
-        if progress is not None:
-            done.append(1)
-            progress(len(done), runs, "runs")
-        return float(result.regret[0, 0] / played)
-
-    done: list[int] = []
-    with ThreadPoolExecutor(jobs or os.cpu_count() or 1) as pool:
-        seen = list(pool.map(one, rng.spawn(runs)))
-    allowed = bound + 2 * value_rounding(model) + gamma(played + 100) * (bound + units.scale) + 1e-300
-    most = float(member_values(model, cls).regret.max())
-    remark = f"no policy of the class loses more than {most:.3g}: nothing could have failed" if bound >= most else ""
-    return ProbabilityObservations(np.array(seen), allowed, remark=remark)
-
-
-def far_arms() -> FiniteHorizonMDP:
-    """Two Bernoulli arms of means 0.95 and 0.05."""
-    return bandit([0.95, 0.05])
-
-
-def hopes(model: FiniteHorizonMDP) -> FiniteClass:
-    """For `far_arms`: Q*, and a member that expects the worse arm to be sure."""
-    return arm_class([[0.95, 0.05], [0.95, 1.0]])
-
-
-def disdain(model: FiniteHorizonMDP) -> FiniteClass:
-    """For `far_arms`: a member that thinks nothing of the better arm and knows the worse one, and Q*."""
-    return arm_class([[0.0, 0.05], [0.95, 0.05]])
-
-
-def without_truth(model: FiniteHorizonMDP) -> FiniteClass:
-    """For `far_arms`: two members that prefer the worse arm."""
-    return arm_class([[0.0, 0.1], [0.2, 0.3]])
-
-
-def _ones(model: FiniteHorizonMDP) -> NDArray[np.float64]:
-    return np.ones(model.horizon)
-
-
-# ---- hyglow.offline-fails
-
-SLOPES, SIZES, BATCHES, EPISODES = (0.01, 0.05, 0.3, 2.0), (2, 3, 4, 6), (1, 10, 400), 200
-
-
-def offline_fails(
-    model: None,
-    *,
-    rng: np.random.SeedSequence,
-    runs: int,
-    jobs: int | None,
-    progress: Progress | None,
-    mutant: str = "",
-) -> ExactObservations:
-    """Combination locks: objectives and risk from offline data alone, then the regret of HyGLOW on the same data.
-
-    Mutants: `kind ties` (ties go to Q*), `explored` (data of the uniform policy), `offline` (no episode joins the
-    data).
-    """
-    instances = Instances(tuple(f"combination lock, H={horizon}" for horizon in SIZES))
-    for horizon, stream in zip(SIZES, rng.spawn(len(SIZES)), strict=True):
-        mdp, cls = combination_lock(horizon)
-        best = backward_induction(mdp).policy
-        lost = member_values(mdp, cls, 1.0).regret
-        order = np.arange(cls.size) if mutant == "kind ties" else adversarial_order(cls, mdp, 1.0)
-        behaviour = uniform_policy(mdp) if mutant == "explored" else best
-        law, ratios = occupancy(mdp, behaviour), occupancy_ratios(cls, mdp, 1.0)
-        offline, error = rollout(mdp, behaviour, EPISODES + max(BATCHES), stream, jobs=1), 4 * value_rounding(mdp)
-        for slope in SLOPES:
-            for batch in BATCHES:
-                first = _head(offline, batch)
-                for form in ("max", "sum"):
-                    settings = dict(gamma=slope, form=form, units=units_of(mdp, 1.0), tie_order=order)
-                    found = mabo_cr(first, cls, ratios_to(ratios, law), **settings)
-                    label = f"H={horizon}, gamma={slope}, {form}, {batch} trajectories"
-                    instances.add(f"{label}: objective", float(np.abs(found.objective).max()), 0.0, 0.0)
-                    risk = float(mdp.initial @ (backward_induction(mdp).value[0] - evaluate(mdp, found.policy)[0]))
-                    instances.add(f"{label}: risk at least .8", -risk, -0.8, error)
-            learner = HyGLOW(
-                offline, cls, ratios, EPISODES, gamma=slope, offline_law=law, total_reward=1.0, tie_order=order
-            )
-            result = run(learner, mdp, EPISODES, 1, stream, jobs=1, keep_states=True)
-            chosen, total = result.states[0].chosen, float(result.regret[0, -1])
-            if mutant == "offline":
-                chosen, total = np.full(EPISODES, order[0]), EPISODES * float(lost[order[0]])
-            label = f"H={horizon}, gamma={slope}, HyGLOW"
-            often = np.bincount(chosen, minlength=cls.size)[lost > 0]
-            instances.add(f"{label}: plays of a wrong member", float(often.max()), 1.0, 0.0)
-            instances.add(f"{label}: regret", total, float(lost.sum()), EPISODES * error)
-    return instances.observations()
-
-
-def _head(offline: Any, trajectories: int) -> Any:
-    """The first trajectories of a data set."""
-    keep = offline.trajectory < trajectories
-    columns = [column[keep] for column in offline.columns.values()]
-    return type(offline)(*columns, offline.n_states, offline.n_actions, offline.horizon)
-
-
-# ---- hyglow.rate, hyglow.sample-complexity
-
-HORIZONS, SCALE = (2, 3, 4, 6, 8), 2.0
-LAYERS = (4, 8, 16, 32, 64)
-
-
-def printed_rate(
-    model: None,
-    *,
-    rng: np.random.SeedSequence,
-    runs: int,
-    jobs: int | None,
-    progress: Progress | None,
-    exponent: float = 2.0,
-) -> RateObservations:
-    """How many trajectories HyGLOW has drawn when it has run for T = 2 H^4 iterations, all but H the same.
-
-    Counted from the learner's own data: those it played, and those it took from the offline data.
-    """
-    drawn = np.empty((runs, len(HORIZONS)))
-    for column, horizon in enumerate(HORIZONS):
-        mdp, cls = combination_lock(horizon)
-        members = FiniteClass(cls.values[:3])
-        policy = backward_induction(mdp).policy
-        rounds = int(SCALE * horizon**4)
-        learner = HyGLOW(
-            rollout(mdp, policy, rounds, rng, jobs=1),
-            members,
-            occupancy_ratios(members, mdp, 1.0),
-            iterations=rounds,
-            gamma=0.05,
-            offline_law=occupancy(mdp, policy),
-            total_reward=1.0,
-        )
-        result = run(learner, mdp, rounds, runs, rng, jobs=jobs, keep_states=True, checkpoints=[rounds])
-        drawn[:, column] = [state.visits[0].sum() for state in result.states]
-        if progress is not None:
-            progress(column + 1, len(HORIZONS), "horizons")
-    return RateObservations(
-        np.array(HORIZONS, float), drawn, exponent, 0.5, upper=True, models=("combination locks",)
-    )
-
-
-def layer_max_rate(
-    model: None,
-    *,
-    rng: np.random.SeedSequence,
-    runs: int,
-    jobs: int | None,
-    progress: Progress | None,
-    printed: bool = False,
-) -> RateObservations:
-    """Iterations that the risk bound asks for at risk 0.1, all but H the same; `printed`: with b = 56 H^2 L, a = 40."""
-    needed = []
-    for horizon in LAYERS:
-        settings = dict(
-            n_functions=8, log_tests=math.log(8), delta=0.1, concentrability=np.ones(horizon),
-            coverability=np.full(horizon, 2.0),
-        )
-        needed.append(hyglow_iterations(0.1, source="paper" if printed else "ours", **settings))
-        if progress is not None:
-            progress(len(needed), len(LAYERS), "horizons")
-    table = np.tile(np.array(needed, float), (runs, 1))
-    return RateObservations(np.array(LAYERS, float), table, 2.0, 0.5, upper=True, models=("the bound",))
+THEOREMS = (
+    Theorem(
+        key="h2o.reduction",
+        title="Any offline algorithm that fails only where data do not cover it becomes a hybrid one with small risk",
+        statement=SETTING
+        + HYBRID
+        + CONSTANTS
+        + r"For every $\gamma > 0$ and every sequence of policies, whoever chose them, $\sum_{t=2}^T \frac1n "
+        r"CC_h(\pi^*, "
+        r"\mu^t, \gamma n) \le C^*_h H(T - 1)$ and $\sum_{t=2}^T \frac1n CC_h(\pi^t, \mu^t, \gamma n) \le (1 + \gamma) "
+        r"(C_h H(T / C_h) - 1)$. Hence if in every round $J(\pi^*) - J(\pi^t) \le \sum_h \{\frac{a}{\gamma n} "
+        r"(CC_h(\pi^*, \mu^t, \gamma n) + CC_h(\pi^t, \mu^t, \gamma n)) + b \gamma\}$, then the risk of "
+        r"$\mathrm{Unif}(\pi^1, \dots, \pi^T)$ is at most $\frac1T + \frac{a}{\gamma T} \sum_h \{C^*_h H(T - 1) + (1 + "
+        r"\gamma) (C_h H(T / C_h) - 1)\} + H b \gamma$.",
+        source=f"{SOURCE}, Theorem 4.1 (rate); this form and constants derived here, {PAGE}",
+        claim="exact",
+        protocol=reduction,
+        bound=h2o_risk_bound,
+        controls=(
+            Control(
+                "offline data alone",
+                "If episodes do not join the data, a policy that these do not cover may be returned for ever.",
+                partial(reduction, mutant="offline"),
+            ),
+            Control(
+                "no clipping",
+                "Without clipping one round in which a policy is new costs without limit.",
+                partial(reduction, mutant="unclipped"),
+            ),
+            Control(
+                "offline data of another policy",
+                "Data without the optimal policy are charged as if they covered it.",
+                partial(reduction, mutant="wrong data"),
+            ),
+        ),
+        proof=Proof("written", f"{PAGE}#the-reduction"),
+        expected="verified",
+        default_runs=1,
+        family="density-ratio",
+        accepts="finite-horizon",
+    ),
+)

@@ -205,7 +205,7 @@ def hybrid_coverage(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Clipped concentrability over n of an optimal policy and of the one played, in every round that has data.
 
-    (1/n) CC_h(pi, mu^t, gamma n) = E_{d^pi_h}[ min{ d^pi_h / (n mu^t_h), gamma } ],  n mu^t = (t - 1) nu + sum_{i < t} d^i
+    (1/n) CC_h(pi, mu^t, gamma n) = E_{d^pi}[ min{ d^pi / (n mu^t), gamma } ],   n mu^t = (t - 1) nu + sum_{i < t} d^i
 
     Parameters
     ----------
