@@ -52,7 +52,7 @@ from theoryrl.theory.theorem import (
 
 # ---- hyglow.risk
 
-LONGEST = 200_000
+LONGEST = 100_000
 WORK = 2e10  # multiplications of all rounds of all runs at most
 
 
@@ -107,7 +107,9 @@ def hybrid_risk(
     cover = coverability(model, policies) * (1 + 1e-9)
     per_round = model.horizon * model.n_states * model.n_actions * (cls.size + 2) * weights.n_policies
     played = rounds or int(np.clip(WORK / (runs * per_round), 200, LONGEST))
-    settings: dict[str, Any] = dict(iterations=played, concentrability=np.maximum(star, 1.0), coverability=cover, delta=DELTA)
+    settings: dict[str, Any] = dict(
+        iterations=played, concentrability=np.maximum(star, 1.0), coverability=cover, delta=DELTA
+    )
     units = units_of(model)
     bound = float(
         hyglow_risk_bound(

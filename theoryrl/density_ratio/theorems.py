@@ -1,12 +1,16 @@
 """Every theorem about density ratios; each part of the wing has its own file."""
 
 from theoryrl.density_ratio import (
+    _theorems_h2o,
+    _theorems_hyglow,
     _theorems_levels,
     _theorems_mabo,
 )
 from theoryrl.theory.theorem import Theorem
 
 THEOREMS: tuple[Theorem, ...] = (
+    *_theorems_h2o.THEOREMS,
+    *_theorems_hyglow.THEOREMS,
     *_theorems_levels.THEOREMS,
     *_theorems_mabo.THEOREMS,
 )
