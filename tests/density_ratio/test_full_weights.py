@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from theoryrl import FiniteHorizonMDP, rollout
+from theoryrl._jit import plain
 from theoryrl.classes.builders import optimal_values
+from theoryrl.density_ratio import _glow_kernels as kernels
 from theoryrl.density_ratio import full_weight_test, mixture_level, mixture_test, tabular_data, units_of
 from theoryrl.density_ratio.full_weights import best_gain, best_weights, mean_residuals, mixture_precision
 from theoryrl.mdp.dataset import Dataset
@@ -365,6 +367,23 @@ def test_the_mixture_test_counts_what_it_says():
             assert result.statistic[f, h] == pytest.approx(total, rel=1e-12)
             assert result.level[h] == pytest.approx(level / 2, rel=1e-12)
     assert result.passed.tolist() == [True, False]
+
+
+def test_the_learner_uses_the_mixture_test():
+    """What GLOW computes for all weights is statistic minus level, up to what it subtracts for rounding."""
+    mdp = random_mdp(3, 2, 2, np.random.default_rng(1), staged=True)
+    _, seen = played(mdp, 25, 0)
+    values = np.random.default_rng(0).random((4, 2, 3, 2))
+    test = mixture_test(values, seen, delta=0.2, noise_width=1.5, prior=3.0)
+    residual = mean_residuals(values, seen) * seen.visits
+    for f in range(4):
+        for h in range(2):
+            count = seen.visits[h].ravel()
+            visited = np.flatnonzero(count)
+            sums = residual[:, h].reshape(4, -1).T.copy()
+            settings = (count.sum(), 3.0, 1.5, log(2 / 0.2), 1.0, 0.0, 0.0)
+            excess = plain(kernels.full_excess)(sums, f, count, visited, len(visited), *settings)
+            assert excess == pytest.approx(test.statistic[f, h] - test.level[h], abs=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from functools import lru_cache
 from itertools import product
 from math import ceil, inf, log, log2, nan, sqrt
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -195,6 +196,15 @@ def test_bad_thresholds(settings, message):
 
 
 # ---- the registry
+
+
+@pytest.mark.parametrize("entry", THEOREMS, ids=lambda entry: entry.key)
+def test_proofs_are_written(entry):
+    page, anchor = entry.proof.anchor.split("#")
+    text = (Path(__file__).resolve().parents[2] / page).read_text()
+    section = text.split(f"({anchor})=\n", 1)[1].split("\n## ", 1)[0]
+    assert f"`{entry.key}`" in section
+    assert "*Proof" in section or "*Counterexample" in section
 
 
 @pytest.mark.parametrize("entry", THEOREMS, ids=lambda entry: entry.key)

@@ -189,7 +189,7 @@ def test_the_program_of_all_weights_is_below_that_of_some():
     alpha, ceiling, beta = 0.5, 1.0, 0.02
     some = optimistic_milp(data, WeightClass(rng.random((6, 2, 2, 2))), alpha=alpha, ceiling=ceiling, level=beta)
     everything = optimistic_policy(data, glow_ellipsoid(data, alpha=alpha, ceiling=ceiling, level=beta))
-    assert everything.capped_value <= some.upper + 1e-6
+    assert everything.limited_value <= some.upper + 1e-6
 
 
 def test_limits_per_layer_and_layers_without_data():
@@ -258,30 +258,52 @@ def test_a_search_that_is_cut_short_brackets_the_maximum(nodes):
     assert nodes > 1 or cut > 0
 
 
-def test_for_each_policy_the_bonus_is_optimal():
-    """A second-order cone program over values, one policy at a time, with nothing of the closed form in it."""
+def cone_program(data, ellipsoid, policy, limit=None):
+    """The best table of the ellipsoid for one policy, every entry a variable; nothing of the closed form is in it."""
     cvxpy = pytest.importorskip("cvxpy")
+    horizon, n_states, n_actions = data.visits.shape
+    f = [cvxpy.Variable((n_states, n_actions)) for _ in range(horizon)]
+    own = [cvxpy.hstack([f[h][s, policy[h, s]] for s in range(n_states)]) for h in range(horizon)]
+    later = [*own[1:], np.zeros(n_states)]
+    constraints = []
+    for h in range(horizon):
+        rows = [
+            [data.reward[h, s, a] + data.transition[h, s, a] @ later[h] for a in range(n_actions)]
+            for s in range(n_states)
+        ]
+        excess = cvxpy.pos(f[h] - cvxpy.vstack([cvxpy.hstack(row) for row in rows]))
+        used = cvxpy.sum(cvxpy.multiply(ellipsoid.precision[h], cvxpy.square(excess)))
+        constraints += [used <= ellipsoid.budget[h], f[h] <= (1e3 if limit is None else limit[h])]
+        constraints += [f[h][s, a] <= 1 for s, a in np.argwhere(data.visits[h] == 0)]
+    return cvxpy.Problem(cvxpy.Maximize(data.initial @ own[0]), constraints).solve(solver=cvxpy.CLARABEL)
+
+
+def test_for_each_policy_the_bonus_is_optimal():
     data = random_data(np.random.default_rng(4), 2, 2, 2, most=40, paid=0.5)
     ellipsoid = Ellipsoid(data.visits, np.array([0.2, 0.1]))
     values = []
     for policy in policies(data):
-        f = [cvxpy.Variable((2, 2)) for _ in range(2)]
-        own = [cvxpy.hstack([f[h][s, policy[h, s]] for s in range(2)]) for h in range(2)]
-        later = [own[1], np.zeros(2)]
-        constraints = []
-        for h in range(2):
-            backup = cvxpy.vstack(
-                [
-                    cvxpy.hstack([data.reward[h, s, a] + data.transition[h, s, a] @ later[h] for a in range(2)])
-                    for s in range(2)
-                ]
-            )
-            excess = cvxpy.pos(f[h] - backup)
-            constraints.append(cvxpy.sum(cvxpy.multiply(data.visits[h], cvxpy.square(excess))) <= ellipsoid.budget[h])
-        problem = cvxpy.Problem(cvxpy.Maximize(data.initial @ own[0]), constraints)
-        values.append(problem.solve(solver=cvxpy.CLARABEL))
+        values.append(cone_program(data, ellipsoid, policy))
         assert values[-1] == pytest.approx(objective(data, ellipsoid, policy), abs=1e-6)
-    assert optimistic_policy(data, ellipsoid).value == pytest.approx(max(values), abs=1e-6)
+    result = optimistic_policy(data, ellipsoid)
+    assert result.value == pytest.approx(max(values), abs=1e-6)
+    assert result.limited_value == pytest.approx(result.value, abs=1e-9)
+
+
+@pytest.mark.parametrize(("shape", "seed"), [((2, 1, 3), 0), ((3, 1, 2), 1), ((3, 1, 2), 2), ((2, 2, 2), 3)])
+def test_under_the_limit_the_optimum_is_bracketed(shape, seed):
+    """Rewards so large that the limit is active; the optimum under it is the best of all cone programs."""
+    rng = np.random.default_rng(seed)
+    data = random_data(rng, *shape, most=25, paid=1.1, unseen=0.3 * (seed == 2))
+    ellipsoid = Ellipsoid(data.visits, np.full(shape[0], 0.3))
+    limit = np.ones(shape[0]) if seed == 2 else np.linspace(1.0, 0.5, shape[0])
+    best = max(cone_program(data, ellipsoid, policy, limit) for policy in policies(data))
+    result = optimistic_policy(data, ellipsoid, largest=limit)
+    assert result.value > best + 1e-4  # the limit is active
+    assert result.limited_value - 1e-6 <= best <= result.limited_upper + 1e-6
+    assert result.limited_upper - result.limited_value <= 0.1
+    assert start_value(data, result.values) == pytest.approx(result.limited_value, abs=1e-12)
+    assert (result.values <= limit[:, np.newaxis, np.newaxis]).all()
 
 
 @settings(max_examples=30)
@@ -292,12 +314,12 @@ def test_the_table_attains_the_value_and_lies_in_the_set(seed, budget, masked):
     ellipsoid = Ellipsoid(data.visits, np.full(3, budget))
     result = optimistic_policy(data, ellipsoid)
     assert (spent(data, ellipsoid, result.values) <= budget * (1 + 1e-9)).all()
-    assert start_value(data, result.values) == pytest.approx(result.capped_value, abs=1e-12)
+    assert start_value(data, result.values) == pytest.approx(result.limited_value, abs=1e-12)
     assert result.values.max() <= 1
-    assert result.capped_value <= result.value + 1e-9
+    assert result.limited_value <= result.value + 1e-9
     # A limit out of the way: the form is attained exactly.
     free = optimistic_policy(data, ellipsoid, largest=[3000.0, 200.0, 10.0])
-    assert free.capped_value == pytest.approx(free.value, rel=1e-9)
+    assert free.limited_value == pytest.approx(free.value, rel=1e-9)
     assert (spent(data, ellipsoid, free.values) <= budget * (1 + 1e-9)).all()
     # No table in the set does better: try many on its boundary.
     for _ in range(10):
@@ -306,7 +328,7 @@ def test_the_table_attains_the_value_and_lies_in_the_set(seed, budget, masked):
         bonus = np.divide(direction * budget**0.5, size, out=np.zeros(direction.shape), where=size > 0)
         bonus[data.visits == 0] = inf
         with np.errstate(invalid="ignore"):
-            assert with_bonus(data, bonus) <= min(result.upper, optimistic_box(data, ellipsoid).value) + 1e-9
+            assert with_bonus(data, bonus) <= result.limited_upper + 1e-9
 
 
 def test_the_limit_can_be_active():
@@ -316,14 +338,14 @@ def test_the_limit_can_be_active():
     result = optimistic_policy(data, Ellipsoid(data.visits, np.ones(1)))
     assert result.value == pytest.approx(1.4)
     assert result.bonus[0, 0, 0] == pytest.approx(0.5)
-    assert result.capped_value == 1.0
+    assert result.limited_value == result.limited_upper == 1.0
 
 
 def test_nothing_known_and_nothing_to_spend():
     data = random_data(np.random.default_rng(1), 2, 2, 2)
     nothing = TabularData(np.zeros((2, 2, 2)), *[np.zeros_like(x) for x in data[1:3]], *data[3:])
     unknown = optimistic_policy(nothing, glow_ellipsoid(nothing, alpha=1.0, ceiling=1.0, level=1.0), largest=[0.8, 0.5])
-    assert unknown.value == unknown.upper == unknown.capped_value == pytest.approx(0.8)
+    assert unknown.value == unknown.upper == unknown.limited_value == unknown.limited_upper == pytest.approx(0.8)
     assert unknown.policy.tolist() == [[0, 0], [0, 0]]
     certain = optimistic_policy(data, Ellipsoid(data.visits, np.zeros(2)))
     assert certain.value == pytest.approx(with_bonus(data, np.zeros((2, 2, 2)), inf), abs=1e-12)
@@ -367,7 +389,7 @@ def test_the_box_lies_above_the_whole_set(seed, budget):
     ellipsoid = Ellipsoid(data.visits, np.full(3, budget))
     box = optimistic_box(data, ellipsoid)
     assert box.value == box.upper == pytest.approx(start_value(data, box.values))
-    assert box.value >= optimistic_policy(data, ellipsoid).capped_value - 1e-12
+    assert box.value >= optimistic_policy(data, ellipsoid).limited_value - 1e-12
     for _ in range(20):
         values = np.where(data.action_mask, rng.random((3, 2, 2)), 0.0)
         if (spent(data, ellipsoid, values) <= ellipsoid.budget).all():

@@ -82,6 +82,15 @@ class Search:
         factor = np.divide(self.root_budget, norms, out=np.zeros(self.horizon), where=norms > 0)
         return factor[:, np.newaxis, np.newaxis] * masses * self.inverse
 
+    def above(self, caps: NDArray, bonus: NDArray) -> NDArray[np.bool_]:
+        """Known pairs where the table rbar + Phat V + bonus exceeds the limit."""
+        out, later = np.zeros(self.known.shape, bool), np.zeros(self.n_states)
+        for h in range(self.horizon - 1, -1, -1):
+            q = self.reward[h] + bonus[h] + self.transition[h] @ later
+            out[h] = self.known[h] & self.root[h] & (q > caps[h] * (1 + 1e-12))
+            later = np.where(self.root[h], q, -np.inf).max(axis=1)
+        return out
+
     def reach(self, allowed: NDArray) -> NDArray[np.float64]:
         """The largest probability of every state over the allowed policies, (H, S)."""
         out = np.empty((self.horizon, self.n_states))
@@ -155,3 +164,51 @@ class Search:
                     self.improve_once(self.occupancy(policy), policy)
         self.upper = self.value + tolerance
         return nodes
+
+
+class Bracket(NamedTuple):
+    """Bounds on the largest start value of a table below the limit, and the table that has the lower one."""
+
+    value: float
+    upper: float
+    values: NDArray[np.float64]
+    nodes: int
+
+
+def limited_iteration(
+    data: TabularData, known: NDArray, caps: NDArray, bonus: NDArray
+) -> tuple[float, NDArray[np.float64], NDArray[np.int64]]:
+    """min(largest, rbar + Phat V + bonus) backwards, `largest` where nothing is known: start value, table, policy."""
+    values, policy = np.zeros(known.shape), np.zeros(known.shape[:2], np.int64)
+    later = np.zeros(known.shape[1])
+    for h in range(known.shape[0] - 1, -1, -1):
+        backup = np.minimum(caps[h], data.reward[h] + data.transition[h] @ later + bonus[h])
+        backup = np.where(data.action_mask, np.where(known[h], backup, caps[h]), -np.inf)
+        policy[h], later = backup.argmax(axis=1), backup.max(axis=1)
+        values[h] = np.where(data.action_mask, backup, 0.0)
+    return float(data.initial @ later), values, policy
+
+
+def under_limit(
+    data: TabularData, ellipsoid: Ellipsoid, caps: NDArray, search: Search, tolerance: float, node_limit: int
+) -> Bracket:
+    """Bounds under the limit, from a finished search and further ones that count pairs above the limit as unknown.
+
+    Counting a known pair as unknown drops its term of the ellipsoid and keeps f <= largest there, so that the set grows
+    and the search bounds it from above. A bonus of the ellipsoid gives a table below the limit, so a bound from below.
+    """
+    known, precision, nodes = ellipsoid.precision > 0, ellipsoid.precision, 0
+    upper = limited_iteration(data, known, caps, widths(ellipsoid))[0]
+    value, values = -math.inf, np.zeros(known.shape)
+    while True:
+        bonus = search.bonus(search.occupancy(search.policy))
+        found, table, _ = limited_iteration(data, known, caps, bonus)
+        if found > value:
+            value, values = found, table
+        upper = min(upper, max(search.upper, search.value))
+        above = search.above(caps, bonus)
+        if upper - value <= tolerance or not above.any() or nodes >= node_limit:
+            return Bracket(value, max(upper, value), values, nodes)
+        precision = np.where(above, 0.0, precision)
+        search = Search(data, Ellipsoid(precision, ellipsoid.budget), caps)
+        nodes += search.run(tolerance, node_limit - nodes)

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from theoryrl.classes.weights import WeightClass, clip_weights
-from theoryrl.density_ratio._policy_search import Ellipsoid, Search, widths
+from theoryrl.density_ratio._policy_search import Ellipsoid, Search, limited_iteration, under_limit, widths
 from theoryrl.density_ratio.full_weights import TabularData, mixture_level, mixture_precision
 from theoryrl.mdp._checks import entry, first, frozen, require_finite, require_int
 
@@ -58,21 +58,22 @@ class OptimisticPolicy(NamedTuple):
     policy : int64 (H, S)
     bonus : (H, S, A)
         e*_z = sqrt(B_h) (d^_z / M_z) / ||d^_h / sqrt(M_h)||_2.
+    limited_value, limited_upper : float
+        The largest mu . V^f_0 over the f of the ellipsoid with f_h <= largest_h at every pair lies between these. They
+        agree with `value` where the limit is not active, and often with each other where it is.
     values : (H, S, A)
-        A member of the ellipsoid below the limit: f = min(largest_h, rbar + Phat V^f + e*); 0 at forbidden pairs.
-    capped_value : float
-        mu . V^f_0 of `values`. It equals `value` when the limit is nowhere active; the optimum under the limit lies
-        between `capped_value` and the smaller of `upper` and the value of `optimistic_box`.
+        A member f of the ellipsoid below the limit with mu . V^f_0 = limited_value; 0 at forbidden pairs.
     nodes : int
-        Nodes of the search.
+        Nodes of all searches.
     """
 
     value: float
     upper: float
     policy: NDArray[np.int64]
     bonus: NDArray[np.float64]
+    limited_value: float
+    limited_upper: float
     values: NDArray[np.float64]
-    capped_value: float
     nodes: int
 
 
@@ -135,20 +136,7 @@ def optimistic_box(data: TabularData, ellipsoid: Ellipsoid, *, largest: ArrayLik
     """
     _checked(data, ellipsoid)
     caps = _per_layer(largest, len(data.visits), "largest")
-    return _value_iteration(data, ellipsoid.precision > 0, caps, widths(ellipsoid))
-
-
-def _value_iteration(data: TabularData, known: NDArray, caps: NDArray, bonus: NDArray) -> OptimisticValues:
-    """min(largest, rbar + Phat V + bonus) backwards, `largest` where nothing is known."""
-    shape = known.shape
-    values, policy = np.zeros(shape), np.zeros(shape[:2], np.int64)
-    later = np.zeros(shape[1])
-    for h in range(shape[0] - 1, -1, -1):
-        backup = np.minimum(caps[h], data.reward[h] + data.transition[h] @ later + bonus[h])
-        backup = np.where(data.action_mask, np.where(known[h], backup, caps[h]), -np.inf)
-        policy[h], later = backup.argmax(axis=1), backup.max(axis=1)
-        values[h] = np.where(data.action_mask, backup, 0.0)
-    value = float(data.initial @ later)
+    value, values, policy = limited_iteration(data, ellipsoid.precision > 0, caps, widths(ellipsoid))
     return OptimisticValues(value, value, values, policy)
 
 
@@ -317,19 +305,23 @@ def optimistic_policy(
         ||d_h / sqrt(M_h)||_2 <= l_h / 2 + sum_z u_z d_z / (2 l_h M_z)   for any l_h > 0,
 
     which is linear in d and tight once the actions are fixed. Lower bounds come from alternating between the best bonus
-    for a policy and the best policy for a bonus, which never decreases the objective. The search is exact for a few
-    hundred thousand policies and often far beyond; where it stops early, the gap is known.
+    for a policy and the best policy for a bonus, which never decreases the objective. The search is exact for millions
+    of policies and often far beyond; where it stops early, the gap is known.
+
+    For the values that GLOW allows, f_h <= largest_h at every pair, this is an upper bound, and so is the same with any
+    set of known pairs counted as unknown. Pairs at which the table exceeds the limit are added to that set until none
+    does; the best of these bounds and the best table found under the limit are reported beside it.
 
     Parameters
     ----------
     data : TabularData
     ellipsoid : Ellipsoid
     largest : float or (H,)
-        The value of a pair of which nothing is known.
+        What no value exceeds, in units; it is the value of a pair of which nothing is known.
     tolerance : float
-        The gap upper - value at which the search ends.
+        The gap at which a search ends.
     node_limit : int
-        The most nodes that are opened; `upper` is a true bound wherever the search ends.
+        The most nodes that are opened; all bounds are true wherever the search ends.
 
     Returns
     -------
@@ -344,12 +336,21 @@ def optimistic_policy(
     caps = _per_layer(largest, len(data.visits), "largest")
     if not tolerance >= 0:
         raise ValueError(f"tolerance must be at least 0, not {tolerance!r}")
+    limit = require_int(node_limit, 1, "node_limit")
     search = Search(data, ellipsoid, caps)
-    nodes = search.run(tolerance, require_int(node_limit, 1, "node_limit"))
+    nodes = search.run(tolerance, limit)
     bonus = search.bonus(search.occupancy(search.policy))
-    box = _value_iteration(data, ellipsoid.precision > 0, caps, bonus)
-    upper = max(search.upper, search.value)
-    return OptimisticPolicy(search.value, upper, search.policy, bonus, box.values, box.value, nodes)
+    bracket = under_limit(data, ellipsoid, caps, search, tolerance, limit - nodes)
+    return OptimisticPolicy(
+        search.value,
+        max(search.upper, search.value),
+        search.policy,
+        bonus,
+        bracket.value,
+        bracket.upper,
+        bracket.values,
+        nodes + bracket.nodes,
+    )
 
 
 def _checked(data: TabularData, ellipsoid: Ellipsoid) -> None:
