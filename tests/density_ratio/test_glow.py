@@ -699,7 +699,7 @@ def one(**changes):
         (dict(gamma=1.5, schedule="paper"), ValueError, "gamma must be at most 1"),
         (dict(gamma=0.5, weights=FullWeights()), ValueError, "FullWeights has a level of its own"),
         (dict(coverability=0.5), ValueError, "coverability must be finite and at least 1"),
-        (dict(coverability=[2.0, math.nan]), ValueError, "coverability must be one number or one for each of 1 layers"),
+        (dict(coverability=[2.0, math.nan]), ValueError, r"coverability has shape \(2,\), not \(H,\)"),
         (dict(coverability=math.nan), ValueError, "coverability must be finite"),
         (dict(delta=0.0), ValueError, "delta must lie in"),
         (dict(delta=1.0), ValueError, "delta must lie in"),

@@ -10,9 +10,8 @@ import pytest
 from scipy.optimize import minimize_scalar
 
 from theoryrl.classes import FiniteClass, WeightClass
-from theoryrl.density_ratio import GLOW, OccupancyRatios, best_slope, error_constants
-from theoryrl.density_ratio import _glow_kernels as kernels
-from theoryrl.density_ratio.schedules import log_level, require_coverability
+from theoryrl.density_ratio import GLOW, OccupancyRatios, error_constants
+from theoryrl.density_ratio.schedules import SCALE_FREE, threshold
 
 
 def settings(**changes):
@@ -61,44 +60,17 @@ def test_constants_of_the_error_bound():
     assert best.x == pytest.approx(0.1808, abs=1e-3) and best.fun == pytest.approx(4.4803, abs=5e-5)
 
 
-def harmonic(x):
-    """H(x) as the sum of its definition."""
-    k = np.arange(1, 400_000)
-    return (x / (k * (k + x))).sum() + x / 400_000
-
-
-@pytest.mark.parametrize("trajectories", [1, 4])
-def test_the_best_slope_minimises_the_bound(trajectories):
-    cover, T, horizon, log, members = np.array([1.0, 3.0, 2.5]), 700, 3, 20.0, 6
-    A, B = error_constants(0.2, 1.5)
-    potential = sum(c * harmonic(T / c) for c in cover)
-
-    def bound(log_gamma):
-        gamma = math.exp(log_gamma)
-        return A / gamma * potential + B * gamma * T * horizon * (log + math.log(members)) / trajectories
-
-    gamma = best_slope(
-        "self_normalised",
-        T,
-        coverability=cover,
-        horizon=horizon,
-        log_level=log,
-        n_functions=members,
-        trajectories=trajectories,
-        c=0.2,
-        noise_width=1.5,
-    )
-    found = minimize_scalar(bound, bounds=(-15, 3), method="bounded", options={"xatol": 1e-10})
-    assert math.log(gamma) == pytest.approx(found.x, abs=1e-5)
-
-
 def test_slopes_of_the_settings():
     g = settings(gamma=None, coverability=2.0)
-    log = float(g.log_levels()[0])
-    expected = best_slope("self_normalised", 50, coverability=2.0, horizon=2, log_level=log, n_functions=3)
-    assert g.slope() == expected and g.levels(7)[0] == expected * 7
-    assert dataclasses.replace(g, coverability=[2.0, 2.0]).slope() == expected
+    log = float(g.log_levels()[0]) + math.log(3)
+    # gamma* with H(50 / 2) = H(25), the 25th harmonic number.
+    first, second = error_constants()
+    harmonic = sum(1 / k for k in range(1, 26))
+    expected = math.sqrt(first * 2 * 2.0 * harmonic / (second * 2 * 50 * log))
+    assert g.slope() == pytest.approx(expected, rel=1e-12) and g.levels(7)[0] == g.slope() * 7
+    assert dataclasses.replace(g, coverability=[2.0, 2.0]).slope() == g.slope()
     assert dataclasses.replace(g, trajectories=4).slope() == pytest.approx(2 * expected)
+    assert dataclasses.replace(g, schedule="scale_free").slope() == pytest.approx(expected, rel=0.1)
     paper = dataclasses.replace(g, schedule="paper", coverability=[1.0, 2.0])
     assert paper.slope() == pytest.approx(math.sqrt(2 / (50 * math.log(6 * 3 * 4 * 2 * 50 / 0.2))))
     assert dataclasses.replace(paper, trajectories=10**6).slope() == 1.0
@@ -127,7 +99,7 @@ def test_the_scale_free_level_holds_when_the_data_stop_where_they_please():
     log, n, gamma_t = math.log(10), 400, 1.0
 
     def ours(total, visits):
-        limit = kernels.threshold(kernels.SCALE_FREE, visits / n, n, gamma_t, 0.0, log, 1.0, 1.0)
+        limit = threshold(SCALE_FREE, visits / n, n, gamma_t, 0.0, log, 1.0, 1.0)
         return total / n > limit
 
     def literal(total, visits):
@@ -135,10 +107,3 @@ def test_the_scale_free_level_holds_when_the_data_stop_where_they_please():
 
     assert stopping_game(ours, n) <= 0.1 < stopping_game(literal, n)
     assert stopping_game(ours, n) > 1e-3  # the level is not vacuous
-
-
-def test_refusals():
-    for value, message in ((0.9, "at least 1"), (math.inf, "finite"), ([1.0, 2.0], r"one for each of 3 layers")):
-        with pytest.raises(ValueError, match=message):
-            require_coverability(value, 3)
-    assert log_level("paper", horizon=3, n_functions=2, delta=0.1, log_tests=1.0) == pytest.approx(math.log(360) + 1)

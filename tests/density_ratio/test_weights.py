@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from theoryrl.classes import FiniteClass, WeightClass, density_ratio, mixture_ratio_class, realizable_class
 from theoryrl.density_ratio import FullWeights, OccupancyRatios, RatioTable, log_tests, occupancy_ratios, ratio_table
 from theoryrl.density_ratio import _glow_kernels as kernels
-from theoryrl.density_ratio.weights import log_tests_of_round, missing_ratio
+from theoryrl.density_ratio.weights import log_tests_of_rounds, missing_ratio
 from theoryrl.mdp import FiniteHorizonMDP, occupancy, random_mdp
 from theoryrl.testing import mdps
 
@@ -36,7 +36,7 @@ def test_counts_are_those_of_all_histories(models, policies, rounds):
     ]
     assert math.exp(log_tests(weights, rounds)) == pytest.approx(sum(map(len, by_round)))
     shares = math.pi**2 * np.arange(1, rounds + 1) ** 2 / 6
-    assert np.allclose(np.exp(log_tests_of_round(weights, rounds)) / shares, [len(each) for each in by_round])
+    assert np.allclose(np.exp(log_tests_of_rounds(weights, rounds)) / shares, [len(each) for each in by_round])
     if models == 1:
         table = RatioTable(np.ones((policies, policies, 1, 1, 1)), [0])
         assert log_tests(table, rounds) == log_tests(weights, rounds)
@@ -45,7 +45,7 @@ def test_counts_are_those_of_all_histories(models, policies, rounds):
 def test_counts_of_lists_and_a_worked_number():
     weights = WeightClass(np.ones((5, 1, 1, 1)))
     assert log_tests(weights, 7) == pytest.approx(math.log(35))
-    assert np.exp(log_tests_of_round(weights, 3)) == pytest.approx(5 * math.pi**2 / 6 * np.array([1, 4, 9]))
+    assert np.exp(log_tests_of_rounds(weights, 3)) == pytest.approx(5 * math.pi**2 / 6 * np.array([1, 4, 9]))
     three = OccupancyRatios(np.ones((1, 3, 3, 1, 1)), [0])
     assert math.log(4 * 3 / 0.1) + log_tests(three, 3000) == pytest.approx(28.114, abs=5e-4)
     with pytest.raises(TypeError, match="tests of a FullWeights cannot be counted"):

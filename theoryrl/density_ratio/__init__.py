@@ -48,7 +48,6 @@ __getattr__, __dir__, __all__ = attach(
         "HyGLOWState": "hyglow",
         "returned_policy": "hyglow",
         "risk": "hyglow",
-        "best_slope": "schedules",
         "error_constants": "schedules",
         "scale_free_threshold": "levels",
         "Ellipsoid": "optimistic_tabular",

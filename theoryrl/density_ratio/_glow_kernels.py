@@ -1,4 +1,4 @@
-"""The tests of GLOW: clipped weights against sums of residuals, the levels, and what rounding can do to either."""
+"""The tests of GLOW: clipped weights against sums of residuals, and what rounding can do to them."""
 
 # mypy: allow-untyped-defs, allow-untyped-calls
 
@@ -7,33 +7,9 @@ from __future__ import annotations
 import math
 
 from theoryrl._jit import kernel
+from theoryrl.density_ratio.schedules import threshold
 
-SELF_NORMALISED, PAPER, SCALE_FREE = 0, 1, 2
 U = 2.0**-53
-
-
-@kernel("strict")
-def levels(schedule, t, n, gamma, c, width, log_level):
-    """gamma_t, alpha_t and beta_t of round t with n > 0 tuples a layer; scale-free: gamma_t, 0 and L_W."""
-    ceiling = gamma * t
-    if schedule == SELF_NORMALISED:
-        return ceiling, c / ceiling, width * width * ceiling * log_level / (8.0 * c * n)
-    if schedule == PAPER:
-        return ceiling, 8.0 / ceiling, 36.0 * ceiling * log_level / n
-    return ceiling, 0.0, log_level
-
-
-@kernel("strict")
-def threshold(schedule, penalty, n, ceiling, alpha, beta, width, scale):
-    """What the mean weighted residual may be: alpha penalty + scale beta, or the scale-free one of a normal mixture.
-
-    scale b sqrt((penalty + gamma_t^2 / n) (L_W + (1/2) log(1 + n penalty / gamma_t^2)) / (2 n))
-    """
-    if schedule != SCALE_FREE:
-        return alpha * penalty + scale * beta
-    floor = ceiling * ceiling
-    inside = (penalty + floor / n) * (beta + 0.5 * math.log(1.0 + n * penalty / floor)) / (2.0 * n)
-    return scale * width * math.sqrt(inside)
 
 
 @kernel("strict")

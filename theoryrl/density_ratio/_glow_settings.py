@@ -9,7 +9,8 @@ import numpy as np
 
 from theoryrl.classes.values import FiniteClass
 from theoryrl.classes.weights import WeightClass
-from theoryrl.density_ratio.schedules import SCHEDULES, require_coverability
+from theoryrl.density_ratio.bounds._setting import require_layers
+from theoryrl.density_ratio.schedules import SCHEDULES
 from theoryrl.density_ratio.weights import FullWeights, OccupancyRatios, RatioTable
 from theoryrl.mdp._checks import frozen, require_distribution, require_int
 from theoryrl.online._settings import require_level, require_scale
@@ -61,7 +62,7 @@ def _require_classes(settings: Any) -> None:
 
 def _require_slope(settings: Any) -> None:
     if settings.coverability is not None:
-        require_coverability(settings.coverability, settings.cls.horizon)
+        require_layers(settings.coverability, settings.cls.horizon, "coverability", 1.0)
     if isinstance(settings.weights, FullWeights):
         if settings.gamma is not None or settings.schedule != "self_normalised":
             raise ValueError("FullWeights has a level of its own: gamma and schedule must be left out")

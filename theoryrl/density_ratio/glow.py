@@ -30,7 +30,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -40,15 +40,17 @@ from theoryrl.classes.values import FiniteClass
 from theoryrl.classes.weights import WeightClass
 from theoryrl.density_ratio import _glow_kernels as kernels
 from theoryrl.density_ratio._glow_settings import WEIGHTS, require_settings
+from theoryrl.density_ratio.bounds._setting import require_layers
+from theoryrl.density_ratio.bounds.glow import glow_gamma
 from theoryrl.density_ratio.problem import Units, in_units, require_total, units_of
-from theoryrl.density_ratio.schedules import SCHEDULES, best_slope, log_level
+from theoryrl.density_ratio.schedules import SCHEDULES, levels, paper_slope, threshold
 from theoryrl.density_ratio.weights import (
     FullWeights,
     OccupancyRatios,
     RatioTable,
     Weights,
     log_tests,
-    log_tests_of_round,
+    log_tests_of_rounds,
     missing_ratio,
 )
 from theoryrl.mdp._checks import Sealed, frozen, require_int
@@ -197,37 +199,38 @@ class GLOW(Sealed):
             return math.inf
         if self.gamma is not None:
             return float(self.gamma)
-        assert self.coverability is not None
-        return best_slope(
-            self.schedule,
+        assert self.coverability is not None  # one of the two is
+        if self.schedule == "paper":
+            cover = require_layers(self.coverability, self.cls.horizon, "coverability", 1.0)
+            return paper_slope(self.iterations, cover.max(), self.log_levels()[-1], self.trajectories)
+        best = glow_gamma(
             self.iterations,
             coverability=self.coverability,
-            horizon=self.cls.horizon,
-            log_level=float(self.log_levels()[-1]),
             n_functions=self.cls.size,
+            delta=self.delta,
+            horizon=self.cls.horizon,
+            log_tests=self._log_tests()[-1],
             trajectories=self.trajectories,
+            schedule=self.schedule,
             c=self.c,
             noise_width=self.noise_width,
         )
+        return float(best)
 
     def log_levels(self) -> NDArray[np.float64]:
         """L_W of the schedule: one number for all rounds, (1,); of every round if `anytime`, (T,)."""
+        horizon, delta = self.cls.horizon, self.delta
         if isinstance(self.weights, FullWeights):
-            return np.array([math.log(self.cls.horizon / self.delta)])
+            return np.array([math.log(horizon / delta)])
+        share = 6 * self.cls.size if self.schedule == "paper" else 4
+        return math.log(share * horizon / delta) + self._log_tests()
+
+    def _log_tests(self) -> NDArray[np.float64]:
         if self.log_tests is not None:
-            tests: Any = self.log_tests
-        elif self.anytime:
-            tests = log_tests_of_round(self.weights, self.iterations)
-        else:
-            tests = log_tests(self.weights, self.iterations)
-        level = log_level(
-            self.schedule,
-            horizon=self.cls.horizon,
-            n_functions=self.cls.size,
-            delta=self.delta,
-            log_tests=tests,
-        )
-        return np.atleast_1d(level)
+            return np.array([float(self.log_tests)])
+        if self.anytime:
+            return log_tests_of_rounds(self.weights, self.iterations)
+        return np.array([log_tests(self.weights, self.iterations)])
 
     def levels(self, t: int) -> tuple[float, float, float]:
         """(gamma_t, alpha_t, beta_t) of round t = 1, 2, ..., T; beta_1 is infinite, because there are no data.
@@ -247,10 +250,10 @@ class GLOW(Sealed):
         logs, n = self.log_levels(), float(self.trajectories * (t - 1))
         schedule, log = SCHEDULES[self.schedule], float(logs[t - 1 if len(logs) > 1 else 0])
         if n == 0:
-            alpha = kernels.levels(schedule, t, 1.0, self.slope(), self.c, self.noise_width, log)[1]
+            alpha = levels(schedule, t, 1.0, self.slope(), self.c, self.noise_width, log)[1]
             return self.slope(), float(alpha), math.inf
-        ceiling, alpha, beta = kernels.levels(schedule, t, n, self.slope(), self.c, self.noise_width, log)
-        limit = kernels.threshold(schedule, 0.0, n, ceiling, alpha, beta, self.noise_width, self.scale)
+        ceiling, alpha, beta = levels(schedule, t, n, self.slope(), self.c, self.noise_width, log)
+        limit = threshold(schedule, 0.0, n, ceiling, alpha, beta, self.noise_width, self.scale)
         return float(ceiling), float(alpha), float(limit)
 
     def require(self, mdp: FiniteHorizonMDP) -> None:
@@ -386,7 +389,7 @@ def _(learner, episode):
     ceiling, alpha, beta = math.inf, 0.0, 0.0
     if iteration > 0:
         if kind != FULL:
-            ceiling, alpha, beta = kernels.levels(schedule, t, n, learner.gamma, learner.c, width, log_level)
+            ceiling, alpha, beta = levels(schedule, t, n, learner.gamma, learner.c, width, log_level)
         for h in range(horizon):
             visits, visited, seen = learner.visits[h], learner.visited[h], learner.n_visited[h]
             if kind == LIST:

@@ -1,28 +1,50 @@
-"""The schedules of GLOW: clipping levels gamma_t, penalties alpha_t, thresholds beta_t, and the best slope gamma.
+"""The schedules of GLOW: clipping levels gamma_t, penalties alpha_t, thresholds beta_t.
 
-gamma_t = gamma t,   n_t = K (t - 1),   L_W = log(4 H / delta) + log(number of tests),   L = L_W + log |F|
+With gamma_t = gamma t, n = K (t - 1) and L_W = log(4 H / delta) + log(number of tests):
 
-self_normalised   alpha_t = c / gamma_t,  beta_t = b^2 gamma_t L_W / (8 c n_t)
-paper             alpha_t = 8 / gamma_t,  beta_t = 36 gamma_t log(6 |F| |W| T H / delta) / n_t
-scale_free        no alpha: b sqrt((P + gamma_t^2 / n_t) (L_W + (1/2) log(1 + n_t P / gamma_t^2)) / (2 n_t)) against
-                  the mean weighted residual, P the mean square of the clipped weight
+    self_normalised   alpha_t = c / gamma_t,  beta_t = b^2 gamma_t L_W / (8 c n)
+    paper             alpha_t = 8 / gamma_t,  beta_t = 36 gamma_t log(6 |F| |W| T H / delta) / n
+    scale_free        no alpha; the threshold grows with P, the mean square of the clipped weight:
+                      b sqrt((P + gamma_t^2 / n) (L_W + (1/2) log(1 + n P / gamma_t^2)) / (2 n))
+
+The first and the last are proved on page GLOW. The scale-free one comes from a normal mixture over alpha; the plain
+b sqrt(L_W P / (2 n)), the least of the self-normalised thresholds over all alpha, does not hold when the data decide P.
 """
+
+# mypy: allow-untyped-defs, allow-untyped-calls, allow-incomplete-defs
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from theoryrl._jit import kernel
 
-from theoryrl.density_ratio import _glow_kernels as kernels
+SELF_NORMALISED, PAPER, SCALE_FREE = 0, 1, 2
+SCHEDULES = {"self_normalised": SELF_NORMALISED, "paper": PAPER, "scale_free": SCALE_FREE}
 
-SCHEDULES = {
-    "self_normalised": kernels.SELF_NORMALISED,
-    "paper": kernels.PAPER,
-    "scale_free": kernels.SCALE_FREE,
-}
+
+@kernel("strict")
+def levels(schedule, t, n, gamma, c, width, log_level):
+    """gamma_t, alpha_t and beta_t of round t with n > 0 tuples a layer; scale-free: gamma_t, 0 and L_W."""
+    ceiling = gamma * t
+    if schedule == SELF_NORMALISED:
+        return ceiling, c / ceiling, width * width * ceiling * log_level / (8.0 * c * n)
+    if schedule == PAPER:
+        return ceiling, 8.0 / ceiling, 36.0 * ceiling * log_level / n
+    return ceiling, 0.0, log_level
+
+
+@kernel("strict")
+def threshold(schedule, penalty, n, ceiling, alpha, beta, width, scale):
+    """What the mean weighted residual may be: alpha penalty + scale beta, or the scale-free one of a normal mixture.
+
+    scale b sqrt((penalty + gamma_t^2 / n) (L_W + (1/2) log(1 + n penalty / gamma_t^2)) / (2 n))
+    """
+    if schedule != SCALE_FREE:
+        return alpha * penalty + scale * beta
+    floor = ceiling * ceiling
+    inside = (penalty + floor / n) * (beta + 0.5 * math.log(1.0 + n * penalty / floor)) / (2.0 * n)
+    return scale * width * math.sqrt(inside)
 
 
 def error_constants(c: float = 0.25, noise_width: float = 1.0) -> tuple[float, float]:
@@ -38,73 +60,16 @@ def error_constants(c: float = 0.25, noise_width: float = 1.0) -> tuple[float, f
     return (math.e - 1) * c + 2 * (math.e - 2), c + noise_width**2 / (8 * c) + 2
 
 
-def log_level(schedule: str, *, horizon: int, n_functions: int, delta: float, log_tests: ArrayLike) -> NDArray[Any]:
-    """L_W = log(4 H / delta) + log_tests; of the paper log(6 |F| H / delta) + log_tests.
+def paper_slope(iterations: int, coverability: float, log_level: float, trajectories: int = 1) -> float:
+    """The slope gamma of Theorem 3.1: min(1, sqrt(K C_cov / (T log(6 |F| |W| T H / delta)))).
 
     Parameters
     ----------
-    schedule : one of `SCHEDULES`
-    horizon, n_functions : int
-    delta : float in (0, 1)
-    log_tests : float or (T,) array
-        See `log_tests` and `log_tests_of_round`.
-    """
-    share = 6 * n_functions if schedule == "paper" else 4
-    return np.asarray(math.log(share * horizon / delta) + np.asarray(log_tests, np.float64))
-
-
-def require_coverability(coverability: ArrayLike, horizon: int) -> NDArray[np.float64]:
-    """Coverability of every layer, (H,); one number stands for all layers.
-
-    Raises
-    ------
-    ValueError
-        A number below 1, NaN or infinite, or another number of layers.
-    """
-    table = np.asarray(coverability, np.float64)
-    if table.shape not in ((), (horizon,)):
-        raise ValueError(f"coverability must be one number or one for each of {horizon} layers, not {table.shape}")
-    if not (np.all(table >= 1 - 1e-9) and np.all(table < math.inf)):
-        raise ValueError(f"coverability must be finite and at least 1, not {coverability!r}")
-    return np.broadcast_to(np.maximum(table, 1.0), (horizon,))
-
-
-def best_slope(
-    schedule: str,
-    iterations: int,
-    *,
-    coverability: ArrayLike,
-    horizon: int,
-    log_level: float,
-    n_functions: int,
-    trajectories: int = 1,
-    c: float = 0.25,
-    noise_width: float = 1.0,
-) -> float:
-    """The slope gamma that the regret bounds ask for.
-
-    sqrt(A K sum_h C_h H(T / C_h) / (B H T L)),   H(x) = digamma(1 + x) + 0.5772...,   L = L_W + log |F|;
-    of the paper (Theorem 3.1): min(1, sqrt(K max_h C_h / (T log(6 |F| |W| H T / delta)))).
-
-    Parameters
-    ----------
-    schedule : one of `SCHEDULES`
-    iterations : int
-        T.
-    coverability : float or (H,) array
-        C_h, or upper bounds.
-    horizon, n_functions, trajectories : int
-        H, |F| and K.
+    iterations, trajectories : int
+        T and K.
+    coverability : float
+        C_cov, the largest over the layers.
     log_level : float
-        L_W of the schedule at T.
-    c, noise_width : float
+        The logarithm.
     """
-    cover = require_coverability(coverability, horizon)
-    if schedule == "paper":
-        return min(1.0, math.sqrt(trajectories * cover.max() / (iterations * log_level)))
-    from scipy.special import digamma
-
-    first, second = error_constants(c, noise_width)
-    potential = float((cover * (digamma(1 + iterations / cover) + np.euler_gamma)).sum())
-    total = horizon * iterations * (log_level + math.log(n_functions))
-    return math.sqrt(first * trajectories * potential / (second * total))
+    return min(1.0, math.sqrt(trajectories * coverability / (iterations * log_level)))

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from theoryrl.classes._shape import Shaped, first_entry
 from theoryrl.classes.values import FiniteClass
 from theoryrl.classes.weights import WeightClass, density_ratio
+from theoryrl.density_ratio.bounds.counts import list_log_tests, mixture_log_tests
 from theoryrl.density_ratio.problem import in_units, units_of
 from theoryrl.mdp._checks import first, frozen, require_finite, require_int
 from theoryrl.mdp.evaluation import occupancy
@@ -230,46 +231,34 @@ def log_tests(weights: Weights, iterations: int) -> float:
     """The logarithm of the number of (t, w) that one layer can be tested with until round T.
 
     A list: nW T. Ratios against mixtures: nM nP C(T + nP - 1, nP), because the weights of round t are determined by the
-    model, the policy and how often each policy was played in the t - 1 rounds before, and
-
-        sum_{t <= T} C(t - 1 + nP - 1, nP - 1) = C(T + nP - 1, nP).
+    model, the policy and how often each policy was played in the t - 1 rounds before.
 
     Parameters
     ----------
     weights : WeightClass, OccupancyRatios or RatioTable
     iterations : int
         T, at least 1.
+
+    Returns
+    -------
+    float
+        `list_log_tests` or `mixture_log_tests`.
     """
-    rounds = require_int(iterations, 1, "iterations")
+    return float(_log_tests(weights, require_int(iterations, 1, "iterations"), anytime=False))
+
+
+def log_tests_of_rounds(weights: Weights, iterations: int) -> NDArray[np.float64]:
+    """The logarithm of pi^2 t^2 / 6 times the number of weights that round t can test with, (T,): for all T at once."""
+    return _log_tests(weights, np.arange(1, require_int(iterations, 1, "iterations") + 1), anytime=True)
+
+
+def _log_tests(weights: Weights, rounds: ArrayLike, anytime: bool) -> NDArray[np.float64]:
     if isinstance(weights, WeightClass):
-        return math.log(weights.size) + math.log(rounds)
-    return _log_choices(weights) + math.fsum(math.log((rounds + i) / (i + 1)) for i in range(_policies(weights)))
-
-
-def log_tests_of_round(weights: Weights, iterations: int) -> NDArray[np.float64]:
-    """The logarithm of pi^2 t^2 / 6 times the number of weights that round t can test with, (T,): for all T at once.
-
-    Round t is given the share 6 / (pi^2 t^2) of the probability of failure.
-    """
-    t = np.arange(1, require_int(iterations, 1, "iterations") + 1, dtype=float)
-    share = np.log(math.pi**2 * t**2 / 6)
-    if isinstance(weights, WeightClass):
-        return share + math.log(weights.size)
-    histories = np.zeros(len(t))
-    for i in range(1, _policies(weights)):
-        histories += np.log((t - 1 + i) / i)
-    return np.asarray(share + _log_choices(weights) + histories)
-
-
-def _policies(weights: Weights) -> int:
+        return list_log_tests(rounds, weights.size, anytime=anytime)
     if not isinstance(weights, OccupancyRatios | RatioTable):
         raise TypeError(f"the tests of a {type(weights).__name__} cannot be counted")
-    return int(weights.n_policies)
-
-
-def _log_choices(weights: Weights) -> float:
     models = weights.n_models if isinstance(weights, OccupancyRatios) else 1
-    return math.log(models) + math.log(_policies(weights))
+    return mixture_log_tests(rounds, weights.n_policies, models, anytime=anytime)
 
 
 def missing_ratio(
