@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from theoryrl._jit import plain
-from theoryrl.density_ratio import _glow_kernels as kernels
-from theoryrl.density_ratio import scale_free_threshold
+from theoryrl.density_ratio import scale_free_threshold, schedules
 from theoryrl.density_ratio._games import largest_chance, splits
 from theoryrl.density_ratio._theorems_levels import (
     THEOREMS,
@@ -152,7 +151,7 @@ def test_the_mixture_implies_the_test_with_any_alpha(share, size, level, ceiling
 def test_the_learner_uses_the_mixture(share, size, level, ceiling, width):
     moment = share * ceiling**2
     mine = scale_free_threshold(moment, size, level, ceiling=ceiling, noise_width=width)
-    theirs = plain(kernels.threshold)(kernels.SCALE_FREE, moment, size, ceiling, 0.0, level, width, 1.0)
+    theirs = plain(schedules.threshold)(schedules.SCALE_FREE, moment, size, ceiling, 0.0, level, width, 1.0)
     assert mine == pytest.approx(theirs, rel=1e-12)
 
 
