@@ -139,6 +139,30 @@ def test_the_two_forms(seed, gamma):
     assert (objective(whole, "sum") >= objective(whole, "max") - 1e-12).all()
 
 
+def test_one_layer_copies():
+    _, _, weights = drawn(0, n_weights=2, shape=(3, 3, 2))
+    copies = single_layers(weights).values
+    assert copies.shape == (8, 3, 3, 2)
+    np.testing.assert_array_equal(copies[:2], weights.values)
+    for h, w in product(range(3), range(2)):
+        copy = copies[2 + 2 * h + w]
+        np.testing.assert_array_equal(copy[h], weights.values[w, h])
+        assert not np.delete(copy, h, axis=0).any()
+
+
+@given(seeds, st.floats(0.05, 1))
+def test_all_weights_layer_by_layer(seed, gamma):
+    """The sum form adds the layers up, the max form takes the largest."""
+    data, cls, _ = drawn(seed)
+    found = residuals(data, cls)
+    layers = [
+        objective_of(found._replace(sums=found.sums[h : h + 1], visits=found.visits[h : h + 1]), None, gamma)
+        for h in range(2)
+    ]
+    np.testing.assert_allclose(objective_of(found, None, gamma, "sum"), sum(layers), rtol=1e-12)
+    np.testing.assert_array_equal(objective_of(found, None, gamma, "max"), np.maximum(*layers))
+
+
 @given(seeds, st.floats(0.05, 1), st.floats(0.1, 3))
 def test_all_weights_at_once(seed, gamma, c):
     """The closed form is the largest over a grid of weights of both signs, layer by layer."""
@@ -314,3 +338,66 @@ def test_the_population_objective_of_the_truth_is_what_noise_leaves():
     assert found.index == 1
     assert abs(found.objective[0] - error) < 0.01
     assert found.objective[1] < 0.01
+
+
+# ---- the three inequalities of the proof against an adversary who chooses what is sampled, by exact enumeration
+
+
+def chance_of_crossing(options, level, rounds):
+    """The largest probability, over adaptive choices among `options`, that the total ends above `level`.
+
+    An option is a list of (probability, increment).
+    """
+    known = {}
+
+    def value(left, total):
+        key = left, round(total, 9)
+        if key not in known:
+            if left == 0:
+                known[key] = float(total > level)
+            else:
+                known[key] = max(sum(p * value(left - 1, total + x) for p, x in option) for option in options)
+        return known[key]
+
+    return value(rounds, 0.0)
+
+
+SKIP = [(1.0, 0.0)]
+
+
+@pytest.mark.parametrize("union", [1.0, 2.0, 3.0])
+@pytest.mark.parametrize("c", [0.1, 0.25, 1.0])
+def test_the_noise_of_the_truth_against_an_adversary(c, union):
+    """n (E_D[v xi] - alpha E_D[v^2] - beta) > 0 has probability at most e^-L, whatever is sampled next; g = 4."""
+    level, alpha = 4.0, c / 4.0
+    options = [SKIP]
+    for v in (0.5, 2.0, level):
+        for p in (0.5, 0.9):  # a coin that pays 1 with probability p, of width 1
+            options.append([(p, -v * (1 - p) - alpha * v**2), (1 - p, v * p - alpha * v**2)])
+    chance = chance_of_crossing(options, level / (8 * c) * union, 7)
+    assert 0 <= chance <= np.exp(-union)
+    assert union > 2 or chance > 0
+
+
+@pytest.mark.parametrize("union", [0.5, 1.0, 2.0])
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_residuals_against_an_adversary(sign, union):
+    """Means of residuals in {-2, 1} differ from their expectations by 2 (e - 2) E[v^2] / g + 2 g L / n at most."""
+    options = [SKIP]
+    for v in (0.5, 1.0):
+        for p in (0.05, 0.3, 0.8):  # of -2
+            cost = 2 * (np.e - 2) * v**2
+            options.append([(q, sign * v * (x - (1 - 3 * p)) - cost) for q, x in ((p, -2), (1 - p, 1))])
+    assert chance_of_crossing(options, 2 * union, 7) <= np.exp(-union)
+
+
+@pytest.mark.parametrize("union", [0.5, 1.0, 2.0, 4.0])
+def test_second_moments_against_an_adversary(union):
+    """E_D[v^2] <= (e - 1) E_mu[v^2] + g^2 L / n."""
+    options = [SKIP]
+    for y in (0.3, 1.0):
+        for p in (0.01, 0.2, 0.6):
+            options.append([(p, y - (np.e - 1) * p * y), (1 - p, -(np.e - 1) * p * y)])
+    chance = chance_of_crossing(options, union, 8)
+    assert chance <= np.exp(-union)
+    assert union > 2 or chance > 0

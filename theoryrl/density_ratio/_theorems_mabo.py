@@ -59,7 +59,7 @@ def cc_protocol(
     jobs: int | None,
     progress: Progress | None,
     build: Build,
-    episodes: int = 50_001,
+    episodes: int = 30_000,
     behaviour: Callable[[FiniteHorizonMDP], Any] = uniform_policy,
     played: Callable[[FiniteHorizonMDP], FiniteClass] | None = None,
     kinds: tuple[str, ...] = ("fixed", "adaptive"),
