@@ -153,12 +153,12 @@ def test_three_policies_for_three_thousand_rounds():
 
 
 def test_the_learner_counts_the_same():
-    from theoryrl.density_ratio.weights import OccupancyRatios, log_tests_of_round
+    from theoryrl.density_ratio.weights import OccupancyRatios, log_tests_of_rounds
 
     weights = OccupancyRatios(np.full((2, 3, 1, 1, 2), 0.5), np.array([0, 1, 2, 2]))
     for rounds in (1, 2, 100):
         assert mixture_log_tests(rounds, 3, 2) == pytest.approx(log_tests(weights, rounds), abs=1e-12)
-        expected = log_tests_of_round(weights, rounds)[-1]
+        expected = log_tests_of_rounds(weights, rounds)[-1]
         assert mixture_log_tests(rounds, 3, 2, anytime=True) == pytest.approx(expected, abs=1e-12)
 
 
