@@ -80,18 +80,20 @@ def two_arms(gap: float) -> tuple[FiniteHorizonMDP, FiniteClass]:
     return bandit([0.5, 0.5 - gap]), arm_class([[0.5, 0.5 - gap], [0.5, 0.5 + gap]])
 
 
-def disjoint_paths(n_paths: int, gap: float, horizon: int = 2) -> tuple[FiniteHorizonMDP, FiniteClass]:
+def disjoint_paths(
+    n_paths: int, gap: float, horizon: int = 2, *, best: float = 0.5
+) -> tuple[FiniteHorizonMDP, FiniteClass]:
     """The first action chooses one of k paths that never meet; each ends in a Bernoulli reward.
 
-    Path 0 yields 1/2 and the others 1/2 - gap. Member 0 is Q*, member i believes that path i yields 1/2 + gap. The
-    greedy policies are the k paths, so that the coverability of every layer is k. State 0 is the start, and 1 + i the
-    path i; after the first layer all actions do the same.
+    Path 0 yields `best` and the others best - gap. Member 0 is Q*, member i believes that path i yields best + gap, or
+    1. The greedy policies are the k paths, so that the coverability of every layer is k. State 0 is the start, and
+    1 + i the path i; after the first layer all actions do the same.
     """
     transition = np.zeros((n_paths + 1, n_paths, n_paths + 1))
     transition[0, np.arange(n_paths), 1 + np.arange(n_paths)] = 1.0
     for state in range(1, n_paths + 1):
         transition[state, :, state] = 1.0
-    worth = np.where(np.arange(n_paths) == 0, 0.5, 0.5 - gap)
+    worth = np.where(np.arange(n_paths) == 0, best, best - gap)
     reward = np.zeros((horizon, n_paths + 1, n_paths))
     if horizon == 1:
         reward[0, 0] = worth
@@ -102,8 +104,8 @@ def disjoint_paths(n_paths: int, gap: float, horizon: int = 2) -> tuple[FiniteHo
     )
     values = np.repeat(optimal_values(model)[np.newaxis], n_paths, axis=0)
     for i in range(1, n_paths):
-        values[i, 0, 0, i] = 0.5 + gap
-        values[i, 1:, 1 + i] = 0.5 + gap
+        values[i, 0, 0, i] = min(1.0, best + gap)
+        values[i, 1:, 1 + i] = min(1.0, best + gap)
     return model, FiniteClass(values)
 
 

@@ -14,7 +14,7 @@ from theoryrl.classes.values import FiniteClass
 from theoryrl.complexity.coverability import coverability
 from theoryrl.density_ratio.glow import GLOW
 from theoryrl.density_ratio.members import member_values
-from theoryrl.density_ratio.problem import largest_total
+from theoryrl.density_ratio.problem import in_units, largest_total, units_of
 from theoryrl.density_ratio.weights import Weights, occupancy_ratios
 from theoryrl.mdp.model import FiniteHorizonMDP
 from theoryrl.mdp.rounding import gamma
@@ -24,6 +24,9 @@ from theoryrl.online.verbs import Problem
 from theoryrl.theory.theorem import Progress
 
 WRONG = 2
+# Layers of episodes that one verification may play on up to so many pairs, and its number of rounds.
+WORK, PAIRS = 5e6, 8
+ROUNDS = (200, 100_000)
 # By how much coverability may be off by rounding.
 ROOM = 1 + 1e-9
 
@@ -73,17 +76,28 @@ def class_of(mdp: FiniteHorizonMDP, n_wrong: int = WRONG) -> FiniteClass:
         return realizable_class(mdp, n_wrong, kind="random", ceiling=ceiling, rng=0)
 
 
+def true_ratios(mdp: FiniteHorizonMDP, cls: FiniteClass, total_reward: float) -> Weights:
+    """The ratios of the greedy policies of the class, in the model itself."""
+    return occupancy_ratios(cls, mdp, total_reward)
+
+
 def setting_of(
     mdp: FiniteHorizonMDP,
     classes: Callable[[FiniteHorizonMDP], FiniteClass] = class_of,
-    weights: Callable[[FiniteHorizonMDP, FiniteClass, float], Weights] = lambda mdp, cls, total: occupancy_ratios(
-        cls, mdp, total
-    ),
+    weights: Callable[[FiniteHorizonMDP, FiniteClass, float], Weights] = true_ratios,
 ) -> Setting:
-    """A class, the true ratios of its greedy policies (or other weights), and its coverability on this model."""
+    """A class, weights for it, and the coverability of its greedy policies on this model."""
     cls, total = classes(mdp), total_of(mdp)
-    policies = np.unique(cls.greedy(mdp.action_mask), axis=0)
+    policies = np.unique(in_units(cls, mdp, units_of(mdp, total)).greedy, axis=0)
     return Setting(cls, weights(mdp, cls, total), total, coverability(mdp, list(policies)) * ROOM)
+
+
+def rounds_for(mdp: FiniteHorizonMDP, runs: int) -> int:
+    """How many rounds a verification plays: what the work allows, between 200 and 100,000, to two digits."""
+    per_round = runs * mdp.horizon * max(1.0, mdp.n_states * mdp.n_actions / PAIRS)
+    allowed = float(np.clip(WORK / per_round, *ROUNDS))
+    digit = 10 ** (int(np.log10(allowed)) - 1)
+    return int(allowed // digit * digit)
 
 
 def single_start(mdp: FiniteHorizonMDP) -> bool:

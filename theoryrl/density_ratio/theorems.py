@@ -1,6 +1,7 @@
 """Every theorem about density ratios; each part of the wing has its own file."""
 
 from theoryrl.density_ratio import (
+    _theorems_glow,
     _theorems_h2o,
     _theorems_hyglow,
     _theorems_levels,
@@ -9,6 +10,7 @@ from theoryrl.density_ratio import (
 from theoryrl.theory.theorem import Theorem
 
 THEOREMS: tuple[Theorem, ...] = (
+    *_theorems_glow.THEOREMS,
     *_theorems_h2o.THEOREMS,
     *_theorems_hyglow.THEOREMS,
     *_theorems_levels.THEOREMS,
