@@ -31,7 +31,6 @@ from theoryrl.density_ratio.bounds.glow import glow_gamma, glow_iterations, glow
 from theoryrl.density_ratio.glow import GLOW
 from theoryrl.density_ratio.members import adversarial_order
 from theoryrl.density_ratio.potential import potential_bound
-from theoryrl.density_ratio.schedules import log_level
 from theoryrl.density_ratio.weights import Weights, log_tests
 from theoryrl.mdp.model import FiniteHorizonMDP
 from theoryrl.mdp.rounding import gamma
@@ -222,16 +221,8 @@ def layer_bound(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """(kappa / gamma + 1) C_h H(k / C_h) + B gamma k L after k rounds, (C, H), and k, both in units of reward."""
     used, count, slope = tuned_constants(c=learner.c), rounds.astype(float), learner.slope()
-    tests = log_tests(learner.weights, learner.iterations)
-    level = math.log(setting.cls.size) + float(
-        log_level(
-            "self_normalised",
-            horizon=setting.cls.horizon,
-            n_functions=setting.cls.size,
-            delta=learner.delta,
-            log_tests=tests,
-        )
-    )
+    cls = setting.cls
+    level = math.log(4 * cls.horizon * cls.size / learner.delta) + float(log_tests(setting.weights, learner.iterations))
     potential = potential_bound(count[:, np.newaxis], setting.coverability)
     bound = (used.clipped / slope + 1) * potential + used.level * slope * level * count[:, np.newaxis]
     return setting.total_reward * np.minimum(bound, count[:, np.newaxis]), setting.total_reward * count
