@@ -6,6 +6,7 @@ from theoryrl.density_ratio import (
     _theorems_hyglow,
     _theorems_levels,
     _theorems_mabo,
+    _theorems_potential,
 )
 from theoryrl.theory.theorem import Theorem
 
@@ -15,4 +16,5 @@ THEOREMS: tuple[Theorem, ...] = (
     *_theorems_hyglow.THEOREMS,
     *_theorems_levels.THEOREMS,
     *_theorems_mabo.THEOREMS,
+    *_theorems_potential.THEOREMS,
 )
