@@ -22,8 +22,24 @@ from theoryrl.classes import (
     mixture_ratio_class,
     realizable_class,
 )
-from theoryrl.density_ratio import GLOW, FullWeights, OccupancyRatios, RatioTable, occupancy_ratios, ratio_table
-from theoryrl.mdp import Dataset, FiniteHorizonMDP, backward_induction, random_mdp, rollout, uniform_policy
+from theoryrl.density_ratio import (
+    GLOW,
+    FullWeights,
+    HyGLOW,
+    OccupancyRatios,
+    RatioTable,
+    occupancy_ratios,
+    ratio_table,
+)
+from theoryrl.mdp import (
+    Dataset,
+    FiniteHorizonMDP,
+    backward_induction,
+    occupancy,
+    random_mdp,
+    rollout,
+    uniform_policy,
+)
 from theoryrl.mdp.sampling import draw_initial, draw_step, sampler
 from theoryrl.online import (
     BPIUCBVI,
@@ -103,6 +119,12 @@ def pairs_of_policies(mdp):
     return mixture_ratio_class(mdp, cls.greedy(mdp.action_mask)[members], 2)
 
 
+def hybrid(mdp, weights, **settings):
+    """HyGLOW with as many offline tuples as it can use."""
+    data = rollout(mdp, uniform_policy(mdp), 3 * K, rng=0)
+    return HyGLOW(data, guesses(mdp), weights, 3 * K, gamma=0.1, **settings)
+
+
 # From the model for which it is to be made (classes, features and offline data must come from somewhere) to settings.
 LEARNERS: dict[str, Callable[[FiniteHorizonMDP], Any]] = {
     "ucbvi": lambda m: UCBVI(),
@@ -150,6 +172,8 @@ LEARNERS: dict[str, Callable[[FiniteHorizonMDP], Any]] = {
         guesses(m), ratio_table(guesses(m), m), 3 * K, coverability=4.0, schedule="scale_free", anytime=True
     ),
     "glow, all weights, narrow": lambda m: GLOW(guesses(m), FullWeights(), 3 * K, scale=0.05),
+    "hyglow": lambda m: hybrid(m, occupancy_ratios(guesses(m), m), offline_law=occupancy(m, uniform_policy(m))),
+    "hyglow, list, sum": lambda m: hybrid(m, pairs_of_policies(m), form="sum", c=0.05),
     "bpi-ucbvi": lambda m: BPIUCBVI(epsilon=0.3 * unit(m)),
     "rf-ucrl": lambda m: RFUCRL(),
     "rf-express": lambda m: RFExpress(scale=0.01),
@@ -309,16 +333,19 @@ def relabelled(settings, labels):
     if isinstance(settings, FixedPolicy):
         return FixedPolicy(settings.policy[order])
     changes = {}
-    if isinstance(settings, HyQ):
+    if isinstance(settings, HyQ | HyGLOW):
         data = settings.offline
         moved = [labels[column] for column in (data.state, data.next_state)]
         columns = (data.trajectory, data.step, moved[0], data.action, data.reward, moved[1])
         changes["offline"] = Dataset(*columns, n_states=4, n_actions=3, horizon=3)
     if isinstance(getattr(settings, "cls", None), FiniteClass):
         changes["cls"] = FiniteClass(settings.cls.values[:, :, order])
-        if isinstance(settings, GLOW):
+        if isinstance(settings, GLOW | HyGLOW):
             changes |= {"weights": relabelled_weights(settings.weights, order)}
-            changes |= {} if settings.initial is None else {"initial": settings.initial[order]}
+        if getattr(settings, "initial", None) is not None:
+            changes["initial"] = settings.initial[order]
+        if getattr(settings, "offline_law", None) is not None:
+            changes["offline_law"] = settings.offline_law[:, order]
     elif hasattr(settings, "cls"):
         changes["cls"] = ProductClass([layer[:, order] for layer in settings.cls.layers])
     return dataclasses.replace(settings, **changes) if changes else settings
@@ -424,6 +451,9 @@ WRONG = {
     "noise_width": (math.nan, 0.0, -1.0, math.inf),
     "total_reward": (math.nan, 0.0, -1.0, math.inf),
     "coverability": (math.nan, 0.5, math.inf, [2.0, 2.0]),
+    "concentrability": (math.nan, 0.5, math.inf, [2.0, 2.0]),
+    "offline_law": (np.full((3, 4, 3), 0.5), np.full((2, 4, 3), 1 / 12), np.full((3, 4, 3), math.nan)),
+    "form": ("min", ""),
     "log_tests": (math.nan, -1.0, math.inf),
     "initial": (np.full(3, 1 / 3), np.full(4, 0.5), np.full(4, math.nan)),
     "tie_order": ([0, 1, 2], np.zeros(9, int), np.arange(1, 10)),
