@@ -26,6 +26,7 @@ __getattr__, __dir__, __all__ = attach(
         "MemberValues": "members",
         "member_values": "members",
         "adversarial_order": "members",
+        "TabularOptimism": "tabular_learner",
         "TabularData": "full_weights",
         "tabular_data": "full_weights",
         "FullWeightTest": "full_weights",
