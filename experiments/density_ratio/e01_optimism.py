@@ -128,7 +128,11 @@ def draw(alarms, counts, path) -> None:
     left.plot(list(EXACT), list(EXACT.values()), "D", color=RED, markerfacecolor="white", label="predicted")
     for name, style in (("mixture 1", "-"), ("mixture 5", "--"), ("mixture 30", ":")):
         left.plot(
-            alarms.index, alarms[name], style, color=GREEN, label=f"{name.replace('mixture', 'mixture level, scale')}"
+            samples[1:],
+            alarms[name][1:],
+            style,
+            color=GREEN,
+            label=f"{name.replace('mixture', 'mixture level, scale')}",
         )
     left.axhline(DELTA, color=GREY, linewidth=1, label="nominal")
     left.set_xscale("log")
