@@ -66,6 +66,9 @@ def test_constants_by_hand():
     np.testing.assert_allclose(large, (3 * math.e - 5, 6.25 * level), rtol=1e-12)
     wide = mabo_cr_constants(**settings, noise_width=2.0)
     np.testing.assert_allclose(wide.b, 2 * (0.25 + 2 + 2) * level, rtol=1e-12)
+    small = mabo_cr_constants(**settings, residual=1.0)
+    np.testing.assert_allclose(small, ((math.e - 1) / 4 + math.e - 2, 3.5 * level), rtol=1e-12)
+    assert mabo_cr_constants(**settings, residual=1.0, c=0.1).a == 1.0
     paper = mabo_cr_constants(**settings, source="paper")
     np.testing.assert_allclose(paper, (40, 504 * math.log(24 * 8 * 800 * 9 / 0.1)), rtol=1e-12)
 
@@ -222,6 +225,11 @@ def test_what_is_refused():
         fqi_constants(horizon=1, log_pairs=0, delta=0.1, noise_width=0.5)
     with pytest.raises(ValueError, match=r"noise_width is 3, not in \(0, 2\]"):
         likelihood_constants(horizon=1, n_models=1, delta=0.1, noise_width=3)
+    with pytest.raises(ValueError, match=r"residual is 0.5, not in \[1, 2\]"):
+        mabo_cr_constants(horizon=1, n_functions=1, log_tests=0, delta=0.1, residual=0.5)
+    for wrong in ({"c": 0}, {"noise_width": math.inf}):
+        with pytest.raises(ValueError, match="must be positive and finite"):
+            mabo_cr_constants(horizon=1, n_functions=1, log_tests=0, delta=0.1, **wrong)
     with pytest.raises(ValueError, match="log_tests is nan"):
         mabo_cr_constants(horizon=1, n_functions=1, log_tests=math.nan, delta=0.1)
     with pytest.raises(ValueError, match="kappa is -1"):

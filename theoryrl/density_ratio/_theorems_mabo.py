@@ -59,7 +59,7 @@ def cc_protocol(
     jobs: int | None,
     progress: Progress | None,
     build: Build,
-    episodes: int = 30_000,
+    episodes: int = 20_001,
     behaviour: Callable[[FiniteHorizonMDP], Any] = uniform_policy,
     played: Callable[[FiniteHorizonMDP], FiniteClass] | None = None,
     kinds: tuple[str, ...] = ("fixed", "adaptive"),
@@ -178,7 +178,8 @@ def mabo_cr_setup(
         "action_mask": model.action_mask,
         "tie_order": np.argsort(values, kind="stable"),
     }
-    constants = MABOCR(cls, weights, gamma=1.0).constants(DELTA)
+    # Rewards are scaled by the horizon, so that no residual is larger than 1.
+    constants = MABOCR(cls, weights, gamma=1.0, residual=1.0).constants(DELTA)
     best, law = own[:1], laws[:1]
     if gamma is None:  # chosen before the data: for the worst policy under the first law
         bounds = [
@@ -308,8 +309,8 @@ THEOREMS = (
         statement=SETTING
         + r"the minimisers of MABO.CR in the layer-max and in the printed form, with $\alpha = c / (\gamma n)$, have "
         + RISK
-        + r"$a = \max\{A, 2\}$, $b = 2 B L$, $A = (e - 1) c + 2 (e - 2)$, $B = c + 1 / (8 c) + 2$ and $L = \log(5 |F| "
-        r"|W| H / \delta)$.",
+        + r"$a = \max\{A, R\}$, $b = 2 B L$, $A = (e - 1) c + R (e - 2)$, $B = c + 1 / (8 c) + R$ and $L = \log(5 |F| "
+        r"|W| H / \delta)$, if residuals lie in $[-R, 1]$; here $R = 1$.",
         source="Amortila et al. (2024), Theorem F.1; constants, and no factor H^2, derived here",
         protocol=_mabo,
         controls=(

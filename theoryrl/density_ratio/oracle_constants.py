@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from theoryrl.density_ratio.schedules import error_constants
+from theoryrl.density_ratio.bounds.constants import self_normalised_constants
 from theoryrl.mdp._checks import require_int
 
 SOURCES = ("ours", "paper")
@@ -31,11 +31,12 @@ def mabo_cr_constants(
     delta: float,
     c: float = 0.25,
     noise_width: float = 1.0,
+    residual: float = 2.0,
     source: str = "ours",
 ) -> Constants:
     """Constants of MABO.CR, with probability at least 1 - delta for all calls that `log_tests` counts together.
 
-    ours: a = max(A, 2), b = 2 B L,   A = (e - 1) c + 2 (e - 2), B = c + width^2 / (8 c) + 2, L = log(5 nF H N / delta)
+    ours: a = max(A, R), b = 2 B L,   A = (e - 1) c + R (e - 2), B = c + width^2 / (8 c) + R, L = log(5 nF H N / delta)
     paper: a = 40, b = 56 H^2 log(24 nF N H^2 / delta), of the printed form with the one-layer copies and c = 8
 
     N = exp(log_tests).
@@ -53,6 +54,9 @@ def mabo_cr_constants(
         As given to MABO.CR.
     noise_width : float
         Width of an interval that holds r + V*(s') given (s, a): 1 if all totals lie in [0, 1].
+    residual : float
+        R, a bound on |f_h(s, a) - r - max f_{h+1}(s', .)|, from 1 to 2: 2 in general, 1 if values of layer h + 1 leave
+        room for the reward before, as they do when every reward is scaled by the horizon.
     source : {"ours", "paper"}
 
     Returns
@@ -66,14 +70,14 @@ def mabo_cr_constants(
     """
     horizon, size = require_int(horizon, 1, "horizon"), require_int(n_functions, 1, "n_functions")
     _require(source, delta)
-    _positive("c", c)
-    _positive("noise_width", noise_width)
+    if not 1 <= residual <= 2:
+        raise ValueError(f"residual is {residual}, not in [1, 2]")
     if not (log_tests >= 0 and math.isfinite(log_tests)):
         raise ValueError(f"log_tests is {log_tests}, not finite and at least 0")
     if source == "paper":
         return Constants(40.0, 56.0 * horizon**2 * (math.log(24.0 * size * horizon**2 / delta) + log_tests))
-    spread, level = error_constants(c, noise_width)
-    return Constants(max(spread, 2.0), 2 * level * (math.log(5.0 * size * horizon / delta) + log_tests))
+    spread, level = self_normalised_constants(c, noise_width, residual)
+    return Constants(max(spread, residual), 2 * level * (math.log(5.0 * size * horizon / delta) + log_tests))
 
 
 def second_moment_constants(kappa: float) -> Constants:
@@ -172,8 +176,3 @@ def _require(source: str, delta: float) -> None:
         raise ValueError(f"source must be 'ours' or 'paper', not {source!r}")
     if not 0 < delta < 1:
         raise ValueError(f"delta is {delta}, not in (0, 1)")
-
-
-def _positive(name: str, value: float) -> None:
-    if not 0 < value < math.inf:
-        raise ValueError(f"{name} must be positive and finite, not {value!r}")

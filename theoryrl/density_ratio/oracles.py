@@ -81,7 +81,7 @@ class MABOCR:
         Clipping level per tuple.
     form, c, units, action_mask, tie_order
         As in `mabo_cr`.
-    noise_width : float
+    noise_width, residual : float
         As in `mabo_cr_constants`.
     """
 
@@ -91,6 +91,7 @@ class MABOCR:
     form: str = "max"
     c: float = 0.25
     noise_width: float = 1.0
+    residual: float = 2.0
     units: Units = AS_GIVEN
     action_mask: ArrayLike | None = None
     tie_order: ArrayLike | None = None
@@ -160,6 +161,7 @@ class MABOCR:
             delta=delta,
             c=self.c,
             noise_width=self.noise_width,
+            residual=self.residual,
             source=source,
         )
 
