@@ -98,26 +98,30 @@ def test_an_empty_set_is_said_with_its_epoch():
 
 @dataclass(frozen=True, eq=False)
 class Impatient(GLOWGuessing):
-    """Gives a guess up as soon as the members played promised more than `limit` too much."""
+    """Gives guesses up at thresholds that grow by random steps."""
 
-    limit: float = 2.0
+    seed: int = 0
 
     def thresholds(self):
-        return np.full((len(self.guesses), self.glow.iterations), self.limit)
+        steps = np.random.default_rng(self.seed).uniform(0, 0.4, (len(self.guesses), self.glow.iterations))
+        return 0.5 + np.cumsum(steps, axis=1)
 
 
 @pytest.mark.parametrize("k", (1, 3))
-def test_guesses_are_given_up_when_promises_are_not_kept(k):
-    learner = Impatient(glow(200, trajectories=k, coverability=8.0), limit=2.0)
-    state = run(learner, ARMS, 200 * k, keep_states=True).states[0]
+@pytest.mark.parametrize("seed", range(6))
+def test_guesses_are_given_up_when_promises_are_not_kept(k, seed):
+    learner = Impatient(glow(60, trajectories=k, coverability=8.0), seed=seed)
+    limits = learner.thresholds()
+    state = run(learner, ARMS, 60 * k, keep_states=True).states[0]
     expected, surplus = [0], 0.0
     for i, member in enumerate(state.history):
-        if surplus > 2.0 and len(expected) < 4:
+        n = i - expected[-1]
+        if n > 0 and len(expected) < 4 and surplus > limits[len(expected) - 1, n - 1]:
             expected.append(i)
             surplus = 0.0
         surplus += PROMISE[member] - PAY[member]
-    assert len(expected) == 4
-    np.testing.assert_array_equal(state.begin, expected)
+    assert len(expected) > 1
+    np.testing.assert_array_equal(state.begin, expected + [-1] * (4 - len(expected)))
     assert state.surplus[0] == pytest.approx(k * surplus, rel=1e-12)
 
 
