@@ -149,7 +149,7 @@ def glow_regret_bound(
 
 
 def glow_iterations(epsilon: float, *, gamma: float | None = None, **settings: Any) -> int:
-    """The least number T of iterations with `glow_regret_bound`(T) <= epsilon T.
+    """The least number T of iterations at which `glow_regret_bound` is at most epsilon T.
 
     After T iterations a policy drawn uniformly from pi_1, ..., pi_T loses at most epsilon on average, with probability
     at least 1 - delta; T K episodes are played. That no smaller T will do is certified: ranges of T are ruled out by
