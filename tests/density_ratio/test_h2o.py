@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from theoryrl.classes import complete_class
-from theoryrl.density_ratio import h2o
-from theoryrl.density_ratio.oracles import FQI, Choice
+from theoryrl.classes import TabularClass, complete_class
+from theoryrl.density_ratio import h2o, units_of
+from theoryrl.density_ratio.oracles import FQI, MABOCR, Choice
 from theoryrl.mdp import (
     Dataset,
     FiniteHorizonMDP,
@@ -128,6 +128,38 @@ def test_h2o_with_fitted_q_iteration_is_hy_q_on_the_data_so_far():
         plan(state, 0)
         assert np.array_equal(policy, state.greedy[state.chosen[:-1]])
     assert len({policy.tobytes() for policy in result.policies[1:]}) > 1
+
+
+def certainty_equivalent(data, worst):
+    """Backward induction on the empirical model of every layer; pairs without data have the value `worst`."""
+    visits, moves = np.zeros((3, 3, 2)), np.zeros((3, 3, 2, 3))
+    rewards = np.zeros((3, 3, 2))
+    for _, h, s, a, r, s_next in zip(*data.columns.values(), strict=True):
+        visits[h, s, a] += 1
+        moves[h, s, a, s_next] += 1
+        rewards[h, s, a] += r
+    q, later = np.full((3, 3, 2), worst), np.zeros(3)
+    for h in (2, 1, 0):
+        known = visits[h] > 0
+        q[h][known] = (rewards[h][known] + moves[h][known] @ later) / visits[h][known]
+        later = q[h].max(axis=1)
+    return q
+
+
+def test_mabo_cr_over_all_tables_plays_the_certainty_equivalent_policy_of_the_hybrid_data():
+    oracle = MABOCR(TabularClass(3, 2, 3), None, 0.1, units=units_of(MDP))
+    given = []
+
+    def ask(data):
+        given.append(data)
+        return oracle.choose(data)
+
+    result = h2o(ask, MDP, OFFLINE, 25, 6)
+    for data, policy, choice in zip(given, result.policies[1:], result.choices[1:], strict=True):
+        q = certainty_equivalent(data, 0.0)
+        best = q.max(axis=2)
+        assert np.allclose(np.take_along_axis(q, policy[..., np.newaxis], axis=2)[..., 0], best, atol=1e-12)
+        assert np.allclose(choice.objective, 0.0, atol=1e-12)
 
 
 def test_a_single_round_asks_nobody():

@@ -19,6 +19,7 @@ from theoryrl.density_ratio import (
     risk,
     units_of,
 )
+from theoryrl.density_ratio._instances import combination_lock
 from theoryrl.density_ratio.hyglow import hybrid_ratios
 from theoryrl.density_ratio.oracles import MABOCR
 from theoryrl.mdp import (
@@ -173,13 +174,24 @@ def test_compiled_ratios_are_the_plain_ones():
 
 
 def test_what_is_returned_is_the_uniform_mixture_of_the_episodes():
-    mdp, cls, offline, law = parts(0)
-    learner = HyGLOW(offline, cls, occupancy_ratios(cls, mdp), iterations=40, gamma=0.07, offline_law=law)
-    result = run(learner, mdp, 30, rng=0, keep_states=True)
+    # Four policies of different values, the last one played in 27 of 30 episodes.
+    mdp, cls = combination_lock(4)
+    best = backward_induction(mdp).policy
+    learner = HyGLOW(
+        rollout(mdp, best, 40, 0),
+        cls,
+        occupancy_ratios(cls, mdp, 1.0),
+        iterations=40,
+        gamma=0.07,
+        offline_law=occupancy(mdp, best),
+        total_reward=1.0,
+        tie_order=[4, 1, 3, 0, 2],
+    )
+    result = run(learner, mdp, 30, rng=0, keep_states=True, checkpoints=[7, 30])
     mixture = returned_policy(result.states[0])
-    best = float(mdp.initial @ backward_induction(mdp).value[0])
-    assert best - float(mdp.initial @ evaluate(mdp, mixture)[0]) == pytest.approx(risk(result)[0], rel=1e-9)
-    assert len(mixture.policies) == len(np.unique(result.states[0].greedy[result.states[0].chosen[:30]], axis=0))
+    assert sorted(np.asarray(mixture.weights) * 30) == pytest.approx([1, 1, 1, 27])
+    assert risk(result)[0] == pytest.approx((0.8 + 0.7 + 0.8) / 30)
+    assert 0.8 - float(mdp.initial @ evaluate(mdp, mixture)[0]) == pytest.approx(risk(result)[0], rel=1e-9)
     with pytest.raises(ValueError, match="no iteration was played"):
         returned_policy(learner.init(run_problem(mdp)))
 
@@ -200,15 +212,15 @@ def test_the_default_of_gamma_minimises_the_bound():
     a = max((math.e - 1) / 4 + 2 * (math.e - 2), 2.0)
     b = 2 * (0.25 + 0.5 + 2) * (math.log(5 * 5 * 3 / 0.1) + log_tests(weights, 50))
 
-    def bound(gamma):
-        total = 0.0
-        for ours, theirs in zip(star, cover, strict=True):
-            potential = theirs * sum((50 / theirs) / (k * (k + 50 / theirs)) for k in range(1, 2_000_000)) - 1
-            total += ours * sum(1 / k for k in range(1, 50)) + (1 + gamma) * potential
-        return 1 / 50 + a / gamma * total / 50 + 3 * b * gamma
-
-    gamma = learner.slope()
-    assert bound(gamma) <= min(bound(gamma * 1.01), bound(gamma / 1.01))
+    harmonic = sum(1 / k for k in range(1, 50))
+    total = 0.0
+    for ours, theirs in zip(star, cover, strict=True):
+        # sum x / (k (k + x)) with the integral for what is left out.
+        x, n = 50 / theirs, 100_000
+        tail = math.log1p(x / (n + 0.5))
+        potential = theirs * (sum(x / (k * (k + x)) for k in range(1, n + 1)) + tail) - 1
+        total += ours * harmonic + potential
+    assert learner.slope() == pytest.approx(math.sqrt(a * total / (50 * 3 * b)), rel=1e-9)
     single = dataclasses.replace(learner, concentrability=2.0, coverability=3.0)
     per_layer = dataclasses.replace(learner, concentrability=[2.0] * 3, coverability=[3.0] * 3)
     assert single.slope() == per_layer.slope() and run(learner, mdp, 5).provable

@@ -172,7 +172,21 @@ def test_the_measured_risk_bound_uses_every_term():
     assert found == pytest.approx(expected, rel=1e-12)
 
 
-def test_one_arm_needs_no_learning():
-    mdp = bandit([0.5])
-    seen = get("h2o.reduction").protocol(mdp, rng=np.random.SeedSequence(0), runs=1, jobs=1, progress=None)
+def test_the_bounds_that_are_compared_with_are_the_statements():
+    # One arm: C = C* = 1 whatever is played; 60 rounds.
+    seen = get("h2o.reduction").protocol(bandit([0.5]), rng=np.random.SeedSequence(0), runs=1, jobs=1, progress=None)
     assert (seen.observed <= seen.bound + seen.allowance).all()
+    harmonic = np.cumsum(1 / np.arange(1, 61))
+    kinds = {"optimal policy": 0, "policies played": 0, "risk": 0}
+    for label, bound in zip(seen.labels, seen.bound, strict=True):
+        gamma = float(label.split("gamma=")[1].split(",")[0])  # to three digits
+        kind = label.rsplit(", ", 1)[1]
+        kinds[kind] += 1
+        if kind == "optimal policy":
+            assert bound == pytest.approx(harmonic[58], rel=1e-12)
+        elif kind == "policies played":
+            assert bound == pytest.approx((1 + gamma) * (harmonic[59] - 1), rel=0.01)
+        else:
+            spent = 2 / (60 * gamma) * (harmonic[58] + (1 + gamma) * (harmonic[59] - 1))
+            assert bound == pytest.approx(min(1.0, 1 / 60 + spent), rel=0.01)
+    assert min(kinds.values()) > 10
