@@ -99,7 +99,10 @@ def hybrid_risk(
     setting: Hybrid = Hybrid(),
     rounds: int | None = None,
 ) -> ProbabilityObservations:
-    """The risk of Unif(pi^1, ..., pi^T) with fresh offline data in every run, against the bound, in units of reward."""
+    """The risk of Unif(pi^1, ..., pi^T) with fresh offline data in every run, against the bound, in units of reward.
+
+    Ties go to the worse policy.
+    """
     cls, behaviour = setting.classes(model), setting.behaviour(model)
     weights, law = occupancy_ratios(cls, model), occupancy(model, behaviour)
     star = concentrability_of(model, law) if setting.claimed is None else setting.claimed(model)
@@ -108,7 +111,11 @@ def hybrid_risk(
     per_round = model.horizon * model.n_states * model.n_actions * (cls.size + 2) * weights.n_policies
     played = rounds or int(np.clip(WORK / (runs * per_round), 200, LONGEST))
     settings: dict[str, Any] = dict(
-        iterations=played, concentrability=np.maximum(star, 1.0), coverability=cover, delta=DELTA
+        iterations=played,
+        concentrability=np.maximum(star, 1.0),
+        coverability=cover,
+        delta=DELTA,
+        tie_order=adversarial_order(cls, model),
     )
     units = units_of(model)
     bound = float(
