@@ -109,14 +109,27 @@ def test_what_was_played_adds_up_to_the_regret_of_the_run():
 
 
 def test_an_emptied_set_is_counted_and_not_raised():
-    model, cls = instances.bandit([0.9, 0.1]), instances.arm_class([[0.9, 1.0], [0.9, 0.8]])
-    settings = GLOW(cls, occupancy_ratios(cls, model), iterations=300, gamma=0.1)
+    # Both members overrate the arm that they play, so that none is left in the end.
+    model, cls = instances.bandit([0.5, 0.1]), instances.arm_class([[0.5, 1.0], [0.95, 0.9]])
+    settings = GLOW(cls, occupancy_ratios(cls, model), iterations=300, gamma=0.02)
     seen = protocols.played(settings, model, 3, np.random.SeedSequence(0), jobs=1)
-    assert (seen.emptied < 300).all() or (seen.expelled[:, 0] < 300).all()
+    assert ((seen.emptied > 2) & (seen.emptied < 300)).all()
+    assert (seen.expelled < 300).all()
     for member, emptied in zip(seen.member, seen.emptied, strict=True):
-        assert (member[emptied:] == member[min(emptied, 299) - 1]).all()
+        assert (member >= 0).all() and (member[emptied:] == member[emptied - 1]).all()
+    # Afterwards the last policy is played: the regret is still that of the run.
+    sums = protocols.sums_of(seen, model, protocols.setting_of(model, lambda _: cls), np.array([300]))
+    other = run(protocols.Unstopped(settings), model, 300, 3, np.random.SeedSequence(0), jobs=1)
+    assert sums.regret[:, 0] == pytest.approx(other.regret[:, -1], abs=1e-10)
     observed = measure(theorems.optimism_protocol, model, rounds=300, case=theorems.Case(classes=lambda _: cls))
     assert observed.failures.all() and (observed.observed > 0).all()
+
+
+def test_an_empty_set_is_a_failure_of_optimism_even_if_it_was_not_the_truth_that_failed():
+    seen = protocols.Played(np.zeros((1, 4), np.int64), np.array([2]), np.array([[4, 1]]))
+    assert theorems.share_lost(seen, 4).tolist() == [0.5]
+    assert theorems.share_lost(seen._replace(emptied=np.array([4])), 4).tolist() == [0.0]
+    assert theorems.share_lost(seen._replace(expelled=np.array([[1, 4]])), 4).tolist() == [0.75]
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.01])

@@ -15,6 +15,7 @@ from theoryrl.classes.values import FiniteClass
 from theoryrl.classes.weights import WeightClass
 from theoryrl.density_ratio._instances import arm_class, bandit, disjoint_paths, last_reward
 from theoryrl.density_ratio._protocols import (
+    Played,
     Setting,
     Unstopped,
     class_of,
@@ -167,9 +168,13 @@ def optimism_protocol(
         setting = setting_of(model, case.classes, weights)
         learner = case.learner(model, setting, rounds, schedule=schedule, test="full")
         seen = played(learner, model, runs, stream, jobs, progress)
-        # Of an empty set member 0 is no member.
-        lost = np.maximum(lost, 1 - np.minimum(seen.expelled[:, 0], seen.emptied) / rounds)
+        lost = np.maximum(lost, share_lost(seen, rounds))
     return ProbabilityObservations(lost, 0.0)
+
+
+def share_lost(seen: Played, rounds: int) -> NDArray[np.float64]:
+    """The share of rounds from the first on at which member 0 was not in the set; of an empty set it is no member."""
+    return np.asarray(1 - np.minimum(seen.expelled[:, 0], seen.emptied) / rounds)
 
 
 def bellman_error_protocol(
@@ -197,7 +202,7 @@ def bellman_error_protocol(
     # argmax stops at a NaN, and a NaN is a failure.
     ratio = (sums.errors / allowed).reshape(runs, -1)
     worst = np.argmax(ratio, axis=1)
-    kept = np.minimum(seen.expelled[:, 0], seen.emptied) >= rounds
+    kept = share_lost(seen, rounds) <= 0
     covered = (sums.regret <= sums.errors.sum(axis=-1) + (1 + model.horizon) * rounding).all(axis=1)
     observed, bound = sums.errors.reshape(runs, -1)[np.arange(runs), worst], allowed.reshape(-1)[worst]
     return ProbabilityObservations(
