@@ -11,3 +11,9 @@ _common = dict(deadline=None, derandomize=True, suppress_health_check=[HealthChe
 settings.register_profile("dev", max_examples=25, **_common)
 settings.register_profile("ci", max_examples=100, **_common)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
+
+
+def pytest_configure(config):
+    """Compile what quantecon compiles on import before there are workers: at the same time they would break its cache."""
+    if getattr(config.option, "numprocesses", None):
+        import quantecon  # noqa: F401

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 import shutil
 import time
 from collections.abc import Callable
@@ -50,6 +51,19 @@ def _prepare(directory: Path) -> str:
 
 
 _DIRECTORY = "" if config.DISABLE_JIT else _prepare(cache_directory())
+_OWN = secrets.token_hex(4)
+
+
+def _name_files_apart(dispatcher: Any) -> Any:
+    """Let no other process write to the files of machine code that this one writes.
+
+    Numba numbers them by what the index holds when it is read: two processes that compile two signatures of a kernel at
+    the same time would take the same number, and one of them load the code of the other under its own signature.
+    """
+    stored = getattr(getattr(dispatcher, "_cache", None), "_cache_file", None)
+    if stored is not None:
+        stored._data_name_pattern = stored._data_name_pattern.replace("{number", f"{_OWN}.{{number")
+    return dispatcher
 
 
 def compiled(function: Callable, order: str, cache: bool = True, borrowed: bool = False) -> Any:
@@ -70,7 +84,7 @@ def compiled(function: Callable, order: str, cache: bool = True, borrowed: bool 
             "fastmath": FASTMATH[order],
             "_nrt": not borrowed,
         }
-        return numba.njit(nogil=True, **options)(function)
+        return _name_files_apart(numba.njit(nogil=True, **options)(function))
     finally:
         config.CACHE_DIR = previous
 
