@@ -14,6 +14,6 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 
 
 def pytest_configure(config):
-    """Compile what quantecon compiles on import before there are workers: at the same time they would break its cache."""
+    """Let quantecon compile what it does on import before there are workers: all at once they would break its cache."""
     if getattr(config.option, "numprocesses", None):
         import quantecon  # noqa: F401
