@@ -145,6 +145,19 @@ def test_bad_settings(settings, message):
         full_weight_test(VALUES, tabular_data(six_tuples()), **settings)
 
 
+def test_residuals_of_negative_values_and_of_pairs_without_data():
+    """The best action is the best allowed one, also where its value is negative; what was not seen has residual 0."""
+    mask = np.array([[True, True], [True, False]])
+    rows = [0, 1, 2, 4, 5]  # those of the allowed actions; (1, 0) is seen once, with reward 0 and successor 1
+    columns = [column[rows] for column in six_tuples().columns.values()]
+    data = tabular_data(Dataset(*columns, 2, 2, 2), action_mask=mask)
+    values = np.array([[[0.6, 0.7], [0.3, nan]], [[0.4, 0.1], [-0.2, nan]]])
+    residual = mean_residuals(values, data)
+    assert residual[0, 1, 0] == pytest.approx(0.3 + 0.2, abs=1e-15)
+    assert residual[0, 1, 1] == 0
+    assert not residual[1].any()
+
+
 def test_bad_values():
     data = tabular_data(six_tuples())
     with pytest.raises(ValueError, match=r"values has shape \(2, 2\), not \(..., 2, 2, 2\)"):

@@ -155,6 +155,15 @@ def test_the_learner_uses_the_mixture(share, size, level, ceiling, width):
     assert mine == pytest.approx(theirs, rel=1e-12)
 
 
+def test_worked_thresholds():
+    """n = 100: the grid has G = 1 + ceil(log2(10)) = 5 points."""
+    settings = dict(ceiling=2.0, noise_width=1.5)
+    grid = 1.5 * (sqrt(2) + 1 / sqrt(2)) / 2 * sqrt(0.3 * (2 + log(5)) / 200)
+    assert scale_free_threshold(0.3, 100, 2.0, form="grid", **settings) == pytest.approx(grid, rel=1e-14)
+    mixture = 1.5 * sqrt(0.34 * (2 + 0.5 * log(8.5)) / 200)
+    assert scale_free_threshold(0.3, 100, 2.0, **settings) == pytest.approx(mixture, rel=1e-14)
+
+
 def test_the_literal_form_is_the_best_alpha():
     """min over alpha of alpha P + b^2 L / (8 alpha n)."""
     alpha = np.geomspace(1e-3, 1e3, 20001)
@@ -195,6 +204,19 @@ def test_bad_thresholds(settings, message):
 
 
 # ---- the registry
+
+
+@pytest.mark.parametrize("protocol", [scale_free, tabular])
+def test_what_is_observed_is_the_value_of_the_game(protocol):
+    game = Game(10, (0.5, 0.3), (1.0, 0.5))
+    seen = protocol(None, rng=np.random.SeedSequence(0), runs=0, jobs=1, progress=None, games=(game,))
+    if protocol is scale_free:
+        crossed = breaks_threshold(game, log(2), "mixture", 0.0)
+    else:
+        crossed = breaks_tabular((0, 0), 0.1, 1.0, "")
+    assert seen.observed[0] == pytest.approx(largest_chance(10, game.means, crossed), rel=1e-12)
+    assert seen.observed[0] > 0
+    assert (seen.allowance < 1e-12).all()
 
 
 @pytest.mark.parametrize("entry", THEOREMS, ids=lambda entry: entry.key)

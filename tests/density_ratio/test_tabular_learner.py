@@ -5,7 +5,16 @@ import pytest
 
 from theoryrl import FiniteHorizonMDP
 from theoryrl.classes.builders import optimal_values
-from theoryrl.density_ratio import TabularOptimism, h2o, mixture_test, tabular_data, units_of
+from theoryrl.density_ratio import (
+    TabularOptimism,
+    h2o,
+    mixture_ellipsoid,
+    mixture_test,
+    optimistic_box,
+    optimistic_policy,
+    tabular_data,
+    units_of,
+)
 from theoryrl.mdp.dataset import Dataset
 from theoryrl.mdp.random import random_mdp
 
@@ -83,6 +92,25 @@ def test_the_search_is_less_optimistic_than_the_box():
     search, box = (TabularOptimism(solver=solver, **known).choose(data) for solver in ("search", "box"))
     assert search.value <= search.upper <= box.value + 1e-12
     assert search.upper < box.value - 0.01
+
+
+def test_the_settings_reach_the_set():
+    mdp = layered()
+    known = dict(units=units_of(mdp), action_mask=mdp.action_mask, initial=mdp.initial)
+    data = h2o(TabularOptimism(solver="box", **known), mdp, None, 300).data
+    for settings in ({}, dict(delta=0.5), dict(prior=9.0), dict(noise_width=2.0)):
+        seen = tabular_data(data, **known)
+        ellipsoid = mixture_ellipsoid(seen, **dict(delta=0.05) | settings)
+        box = TabularOptimism(solver="box", **settings, **known).choose(data)
+        assert box.value == optimistic_box(seen, ellipsoid).value
+        assert np.array_equal(box.values, optimistic_box(seen, ellipsoid).values)
+        search = TabularOptimism(tolerance=1e-9, **settings, **known).choose(data)
+        assert search.upper == optimistic_policy(seen, ellipsoid).limited_upper
+    frequencies = np.bincount(data.state[data.step == 0], minlength=2) / 300
+    assert abs(frequencies - mdp.initial).max() > 1e-3
+    loose = TabularOptimism(solver="box", **known | dict(initial=None)).choose(data)
+    tables = np.where(mdp.action_mask, loose.values[0], -np.inf).max(axis=1)
+    assert loose.value == pytest.approx(float(frequencies @ tables), abs=1e-12)
 
 
 def test_another_solver():

@@ -60,7 +60,7 @@ class OptimisticPolicy(NamedTuple):
         e*_z = sqrt(B_h) (d^_z / M_z) / ||d^_h / sqrt(M_h)||_2.
     limited_value, limited_upper : float
         The largest mu . V^f_0 over the f of the ellipsoid with f_h <= largest_h at every pair lies between these. They
-        agree with `value` where the limit is not active, and often with each other where it is.
+        agree with `value` where the limit is not active, and may differ by some hundredths where it is.
     values : (H, S, A)
         A member f of the ellipsoid below the limit with mu . V^f_0 = limited_value; 0 at forbidden pairs.
     nodes : int
