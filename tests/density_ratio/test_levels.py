@@ -18,6 +18,7 @@ from theoryrl.density_ratio._theorems_levels import (
     Game,
     breaks_tabular,
     breaks_threshold,
+    literal,
     scale_free,
     tabular,
 )
@@ -204,6 +205,12 @@ def test_bad_thresholds(settings, message):
 
 
 # ---- the registry
+
+
+def test_the_registry_refutes_with_the_exact_chances():
+    seen = literal(None, rng=np.random.SeedSequence(0), runs=1, jobs=1, progress=None)
+    assert seen.observed[:2] == pytest.approx([0.11683923185912, 0.18952816028198], abs=1e-12)
+    assert (seen.observed > seen.bound).all()
 
 
 @pytest.mark.parametrize("protocol", [scale_free, tabular])
