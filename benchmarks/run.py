@@ -1,7 +1,7 @@
 """Race the library against its peers: `python benchmarks/run.py [SUITE ...] [--out FILE]`.
 
 One JSON document per line on stdout (and in FILE). Everything runs on one thread, peers included. Suites: roofline,
-planning, discounted, stepping, online, offline, complexity, golf; default all. rlberry, the peer of online, is raced if
+planning, discounted, stepping, online, offline, complexity, golf, density_ratio; default all. rlberry, the peer of online, is raced if
 the environment variable THEORYRL_RLBERRY_PYTHON names an interpreter that has it.
 """
 
@@ -12,7 +12,7 @@ import os
 import sys
 from pathlib import Path
 
-SUITES = ("roofline", "planning", "discounted", "stepping", "online", "offline", "complexity", "golf")
+SUITES = ("roofline", "planning", "discounted", "stepping", "online", "offline", "complexity", "golf", "density_ratio")
 
 
 def single_threaded():
