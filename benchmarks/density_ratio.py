@@ -1,4 +1,6 @@
-"""GLOW: what an iteration costs, early and late, by the kind of weights and by how many are tested; one thread, CPU time.
+"""GLOW: what an iteration costs, early and late, by the kind of weights and by how many are tested.
+
+One thread, processor time.
 
 S = 64, A = 4, H = 4, 16 members, 16 weights or one per member. No peer has GLOW; the contender of one test of all
 members is the textbook, numpy over the raw tuples, and numpy's matrix product over the sums.

@@ -1,8 +1,8 @@
 """Race the library against its peers: `python benchmarks/run.py [SUITE ...] [--out FILE]`.
 
 One JSON document per line on stdout (and in FILE). Everything runs on one thread, peers included. Suites: roofline,
-planning, discounted, stepping, online, offline, complexity, golf, density_ratio; default all. rlberry, the peer of online, is raced if
-the environment variable THEORYRL_RLBERRY_PYTHON names an interpreter that has it.
+planning, discounted, stepping, online, offline, complexity, golf, density_ratio; default all. rlberry, the peer of
+online, is raced if the environment variable THEORYRL_RLBERRY_PYTHON names an interpreter that has it.
 """
 
 import argparse
