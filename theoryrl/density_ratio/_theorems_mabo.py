@@ -34,7 +34,7 @@ DELTA = 0.05
 ROWS = 400_000  # of one data set at most
 BATCHES = 3  # of adaptive data: the behaviour policy, then two chosen ones
 GAMMAS = np.geomspace(1e-5, 1.0, 61)
-VACUOUS = "too few episodes for the bound to be less than the largest total reward: nothing could have failed"
+VACUOUS = "too few episodes for the bound to be less than what the worst policy loses: nothing could have failed"
 
 Policies = Sequence[NDArray[Any]]
 
@@ -59,7 +59,7 @@ def cc_protocol(
     jobs: int | None,
     progress: Progress | None,
     build: Build,
-    episodes: int = 20_001,
+    episodes: int = 48_000,
     behaviour: Callable[[FiniteHorizonMDP], Any] = uniform_policy,
     played: Callable[[FiniteHorizonMDP], FiniteClass] | None = None,
     kinds: tuple[str, ...] = ("fixed", "adaptive"),
@@ -78,6 +78,7 @@ def cc_protocol(
     setups = {kind: build(model, laws_of(kind, masses), masses[1:], n) for kind in kinds}
     best, radius = at_start(model)
     best_occupancy = occupancy(model, optimal.policy)
+    most = (best - at_start(model, worst_policy(model))[0]) / units.scale
     lost, limit = np.empty(runs), np.empty(runs)
     for run, stream in enumerate(rng.spawn(runs)):
         kind = kinds[run % len(kinds)]
@@ -95,7 +96,7 @@ def cc_protocol(
                 worst, lost[run], limit[run] = loss / bound, loss, bound
         if progress is not None:
             progress(run + 1, runs, "data sets")
-    return ProbabilityObservations(lost, limit * SAFE, remark="" if (limit < 1).all() else VACUOUS)
+    return ProbabilityObservations(lost, limit * SAFE, remark="" if (limit < most).all() else VACUOUS)
 
 
 def cc_bound(setup: Setup, best: NDArray, returned: NDArray, law: NDArray, n: int) -> float:
@@ -143,12 +144,29 @@ def distinct(policies: NDArray[np.int64]) -> list[NDArray[np.int64]]:
     return list(np.unique(policies, axis=0))
 
 
+def worst_policy(model: FiniteHorizonMDP) -> NDArray[np.int64]:
+    """A policy of least value."""
+    low, high = model.reward_range
+    opposite = model.with_reward(-np.where(model.action_mask, model.reward, 0.0), reward_range=(-high, -low))
+    return backward_induction(opposite).policy
+
+
 def members_of(model: FiniteHorizonMDP) -> FiniteClass:
-    """Q* and members that promise V* everywhere and choose badly; random ones where there are no bad choices."""
+    """Q*; members that promise V* everywhere and choose badly in some states, and one that does so in all states.
+
+    Random members where there are no bad choices.
+    """
     try:
-        return realizable_class(model, 4, kind="bad-policy")
+        found = realizable_class(model, 3, kind="bad-policy")
     except ValueError:
         return realizable_class(model, 4, kind="random")
+    truth, allowed = found.values[0], model.action_mask
+    best = np.where(allowed, truth, -np.inf).argmax(axis=-1)[..., np.newaxis]
+    least = np.where(allowed, truth, np.inf).argmin(axis=-1)[..., np.newaxis]
+    turned = truth.copy()
+    np.put_along_axis(turned, best, np.take_along_axis(truth, least, axis=-1), axis=-1)
+    np.put_along_axis(turned, least, np.take_along_axis(truth, best, axis=-1), axis=-1)
+    return FiniteClass(np.concatenate([found.values, turned[np.newaxis]]))
 
 
 # ---- oracles
