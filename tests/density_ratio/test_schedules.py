@@ -7,10 +7,9 @@ import math
 
 import numpy as np
 import pytest
-from scipy.optimize import minimize_scalar
 
 from theoryrl.classes import FiniteClass, WeightClass
-from theoryrl.density_ratio import GLOW, OccupancyRatios, error_constants
+from theoryrl.density_ratio import GLOW, OccupancyRatios, self_normalised_constants
 from theoryrl.density_ratio.schedules import SCALE_FREE, threshold
 
 
@@ -52,19 +51,11 @@ def test_a_level_for_all_rounds_spends_no_more_than_its_share():
         assert fixed.shape == (1,) and logs[0] < fixed[0]
 
 
-def test_constants_of_the_error_bound():
-    first, second = error_constants()
-    assert first == pytest.approx(1.8661341140, abs=1e-10) and second == 2.75
-    assert 2 * math.sqrt(first * second) == pytest.approx(4.5307, abs=5e-5)
-    best = minimize_scalar(lambda c: 2 * math.sqrt(math.prod(error_constants(c))), bounds=(0.01, 1), method="bounded")
-    assert best.x == pytest.approx(0.1808, abs=1e-3) and best.fun == pytest.approx(4.4803, abs=5e-5)
-
-
 def test_slopes_of_the_settings():
     g = settings(gamma=None, coverability=2.0)
     log = float(g.log_levels()[0]) + math.log(3)
     # gamma* with H(50 / 2) = H(25), the 25th harmonic number.
-    first, second = error_constants()
+    first, second = self_normalised_constants()
     harmonic = sum(1 / k for k in range(1, 26))
     expected = math.sqrt(first * 2 * 2.0 * harmonic / (second * 2 * 50 * log))
     assert g.slope() == pytest.approx(expected, rel=1e-12) and g.levels(7)[0] == g.slope() * 7

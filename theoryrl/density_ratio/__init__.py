@@ -49,7 +49,6 @@ __getattr__, __dir__, __all__ = attach(
         "HyGLOWState": "hyglow",
         "returned_policy": "hyglow",
         "risk": "hyglow",
-        "error_constants": "schedules",
         "scale_free_threshold": "levels",
         "Ellipsoid": "optimistic_tabular",
         "OptimisticPolicy": "optimistic_tabular",

@@ -47,19 +47,6 @@ def threshold(schedule, penalty, n, ceiling, alpha, beta, width, scale):
     return scale * width * math.sqrt(inside)
 
 
-def error_constants(c: float = 0.25, noise_width: float = 1.0) -> tuple[float, float]:
-    """A = (e - 1) c + 2 (e - 2) and B = c + b^2 / (8 c) + 2 of the bound on what a member in the set can be wrong by.
-
-    E_mean[w Delta f] <= (A / gamma_t) E_mean[w^2] + B gamma_t L / n_t, for clipped weights w.
-
-    Parameters
-    ----------
-    c, noise_width : positive floats
-        c of the schedule, and the width b of the noise of Q*.
-    """
-    return (math.e - 1) * c + 2 * (math.e - 2), c + noise_width**2 / (8 * c) + 2
-
-
 def paper_slope(iterations: int, coverability: float, log_level: float, trajectories: int = 1) -> float:
     """The slope gamma of Theorem 3.1: min(1, sqrt(K C_cov / (T log(6 |F| |W| T H / delta)))).
 
