@@ -1,18 +1,21 @@
-"""GLOW: what an iteration costs, early and late, by the kind of weights and by how many are tested.
-
-One thread, processor time.
+"""GLOW: what an iteration costs, early and late, by kind of weights and number of tests; one thread, CPU time.
 
 S = 64, A = 4, H = 4, 16 members, 16 weights or one per member. No peer has GLOW; the contender of one test of all
 members is the textbook, numpy over the raw tuples, and numpy's matrix product over the sums.
 """
+
+from functools import partial
 
 import numpy as np
 
 import theoryrl as trl
 from benchmarks.golf import episode_costs, problem_of
 from benchmarks.timing import race
+from theoryrl._jit import compiled
 from theoryrl.classes import WeightClass, realizable_class
 from theoryrl.density_ratio import GLOW, FullWeights, occupancy_ratios, ratio_table
+from theoryrl.density_ratio import _glow_kernels as kernels
+from theoryrl.density_ratio.schedules import SELF_NORMALISED
 from theoryrl.mdp.sampling import draw_initial, draw_step, sampler
 from theoryrl.online.verbs import act, observe, plan
 
@@ -59,6 +62,20 @@ def by_size():
         yield from episode_costs("GLOW, S=64 A=4 H=4", label, learner, mdp, MOMENTS[:1])
 
 
+@partial(compiled, order="strict", cache=False)
+def test_all(weights, residual, visits, visited, n_visited, n, gamma_t, alpha, beta, size, offset, excess):
+    """What `plan` does with a list of weights and test="full"."""
+    mean, penalty = np.zeros(weights.shape[2]), np.zeros(weights.shape[2])
+    for h in range(weights.shape[0]):
+        place, seen = visited[h], n_visited[h]
+        kernels.second_moments(weights[h], gamma_t, visits[h], place, seen, n, penalty)
+        for f in range(residual.shape[2]):
+            kernels.weighted_residuals(weights[h], gamma_t, residual[h], f, place, seen, n, mean)
+            excess[f, h] = kernels.largest_excess(
+                SELF_NORMALISED, mean, penalty, n, seen, gamma_t, alpha, beta, 1.0, 1.0, size, offset
+            )
+
+
 def against_numpy():
     """All members once, from the sums as `plan` does it, as matrix products, and from the raw tuples."""
     mdp, cls, weights = instance()
@@ -81,20 +98,11 @@ def against_numpy():
     flat = np.ascontiguousarray(clipped.reshape(16, 4, -1).transpose(1, 0, 2))
 
     def from_sums():
-        from theoryrl.density_ratio import _glow_kernels as kernels
-
         excess = np.empty((cls.size, mdp.horizon))
-        mean, penalty = np.zeros(16), np.zeros(16)
-        for h in range(mdp.horizon):
-            visits, visited, seen = state.visits[h], state.visited[h], state.n_visited[h]
-            kernels.second_moments(state.weights[h], gamma_t, visits, visited, seen, float(TUPLES), penalty)
-            for f in range(cls.size):
-                kernels.weighted_residuals(
-                    state.weights[h], gamma_t, state.residual[h], f, visited, seen, float(TUPLES), mean
-                )
-                excess[f, h] = kernels.largest_excess(
-                    0, mean, penalty, float(TUPLES), seen, gamma_t, alpha, beta, 1.0, 1.0, state.size, state.offset
-                )
+        test_all(
+            *(state.weights, state.residual, state.visits, state.visited, state.n_visited),
+            *(float(TUPLES), gamma_t, alpha, beta, state.size, state.offset, excess),
+        )
         return excess
 
     def from_products():
