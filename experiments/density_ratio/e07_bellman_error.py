@@ -15,7 +15,7 @@ import math
 import numpy as np
 
 from theoryrl.complexity import coverability
-from theoryrl.density_ratio import GLOW, error_constants, member_values, occupancy_ratios, potential_bound
+from theoryrl.density_ratio import GLOW, member_values, occupancy_ratios, potential_bound, self_normalised_constants
 from theoryrl.density_ratio._instances import costly_instance
 from theoryrl.lab import Experiment
 from theoryrl.online import run
@@ -37,7 +37,7 @@ def learner(gamma: float) -> GLOW:
 def bound(gamma: float, rounds: np.ndarray) -> np.ndarray:
     """(T, H)"""
     mdp, cls = costly_instance()
-    a, b = error_constants()
+    a, b = self_normalised_constants()
     level = float(learner(gamma).log_levels()[0]) + math.log(cls.size)
     cover = coverability(mdp, list(cls.greedy()))
     return (a / gamma + 1) * potential_bound(rounds[:, np.newaxis], cover) + (b * gamma * level * rounds)[:, np.newaxis]
