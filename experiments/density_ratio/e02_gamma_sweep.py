@@ -17,7 +17,14 @@ import math
 import numpy as np
 
 from theoryrl.complexity import coverability
-from theoryrl.density_ratio import GLOW, log_tests, member_values, occupancy_ratios
+from theoryrl.density_ratio import (
+    GLOW,
+    log_tests,
+    member_values,
+    occupancy_ratios,
+    potential_bound,
+    self_normalised_constants,
+)
 from theoryrl.density_ratio._instances import costly_instance
 from theoryrl.lab import Experiment
 from theoryrl.online import run
@@ -55,13 +62,11 @@ def log_level(count: str) -> float:
 
 def best_gamma(count: str) -> float:
     """gamma* = sqrt(A sum_h C_h H(T / C_h) / (B H T L)) at c = 1/4, b = 1."""
-    from scipy.special import digamma
-
     mdp, cls = costly_instance()
     cover = coverability(mdp, list(cls.greedy()))
     level = log_level(count) + math.log(cls.size)
-    a, b = (math.e - 1) / 4 + 2 * (math.e - 2), 0.25 + 0.5 + 2
-    potential = (cover * (digamma(1 + ROUNDS / cover) + np.euler_gamma)).sum()
+    a, b = self_normalised_constants()
+    potential = potential_bound(ROUNDS, cover).sum()
     return float(np.sqrt(a * potential / (b * mdp.horizon * ROUNDS * level)))
 
 

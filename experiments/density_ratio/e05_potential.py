@@ -10,7 +10,7 @@ rounding.
 import numpy as np
 
 from theoryrl.complexity import coverability
-from theoryrl.density_ratio import GLOW, occupancy_ratios
+from theoryrl.density_ratio import GLOW, harmonic, occupancy_ratios
 from theoryrl.density_ratio._instances import costly_instance
 from theoryrl.lab import Experiment
 from theoryrl.mdp import FiniteHorizonMDP, occupancy
@@ -54,13 +54,6 @@ def potentials(masses: np.ndarray) -> np.ndarray:
     total = np.cumsum(masses, axis=0)
     share = np.divide(masses**2, total, out=np.zeros_like(masses), where=masses > 0)
     return np.cumsum(share.sum(axis=-1), axis=0)
-
-
-def harmonic(x):
-    """H(x) = sum_k x / (k (k + x))."""
-    from scipy.special import digamma
-
-    return digamma(1.0 + np.asarray(x, float)) + np.euler_gamma
 
 
 def measure(cell, seed):

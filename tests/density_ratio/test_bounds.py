@@ -572,3 +572,10 @@ def test_risks_lie_between_nothing_and_everything(rounds, cover, data):
     settings = dict(coverability=cover, concentrability=data, a=2.0, b=30.0, horizon=2)
     for bound in (h2o_risk_bound, paper_h2o_risk_bound):
         assert 0 < float(bound(rounds, **settings)) <= 1
+
+
+@pytest.mark.parametrize("rounds", [0, -3, math.nan, math.inf, [5, 0]])
+def test_counts_of_tests_refuse_what_is_no_number_of_rounds(rounds):
+    for count in (list_log_tests, mixture_log_tests, lift_log_tests):
+        with pytest.raises(ValueError, match="iterations must be finite and at least 1"):
+            count(rounds, 3)

@@ -76,3 +76,8 @@ def test_members_are_shifted_scaled_and_masked():
     assert members.greedy.tolist() == [[[0], [0]]]
     with pytest.raises(ValueError, match=r"cls.values\[0, 1, 0, 0\] is 7.5, outside \[-1, 7\]"):
         in_units(FiniteClass(np.array([[[[-2.0, 9.0]], [[7.5, 9.0]]]])), mdp, units_of(mdp))
+
+
+def test_the_largest_total_is_that_of_a_model():
+    with pytest.raises(TypeError, match="FiniteHorizonMDP"):
+        largest_total(np.ones((1, 1, 1)))

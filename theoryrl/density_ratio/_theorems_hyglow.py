@@ -154,11 +154,6 @@ def far_arms() -> FiniteHorizonMDP:
     return bandit([0.95, 0.05])
 
 
-def hopes(model: FiniteHorizonMDP) -> FiniteClass:
-    """For `far_arms`: Q*, and a member that expects the worse arm to be sure."""
-    return arm_class([[0.95, 0.05], [0.95, 1.0]])
-
-
 def disdain(model: FiniteHorizonMDP) -> FiniteClass:
     """For `far_arms`: a member that thinks nothing of the better arm and knows the worse one, and Q*."""
     return arm_class([[0.0, 0.05], [0.95, 0.05]])

@@ -11,6 +11,7 @@ they cost is proved in docs/theory/glow.md (glow-doubling).
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -18,7 +19,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from theoryrl._jit import kernel
-from theoryrl.density_ratio.bounds._setting import Setting, require_rounds
+from theoryrl.density_ratio.bounds._setting import Setting
+from theoryrl.density_ratio.bounds.counts import require_rounds
 from theoryrl.density_ratio.glow import GLOW, GLOWState
 from theoryrl.density_ratio.weights import FullWeights
 from theoryrl.mdp._checks import require_int
@@ -51,9 +53,7 @@ class _Epochs:
 
     glow: GLOW
 
-    def settings(self) -> tuple[GLOW, ...]:
-        """GLOW's settings in every epoch."""
-        raise NotImplementedError
+    settings: Callable[[], tuple[GLOW, ...]]  # those of every epoch
 
     @property
     def provable(self) -> bool:
@@ -316,6 +316,19 @@ def glow_doubling_regret_bound(
     delta : float
     **settings
         As in `glow_regret_bound`.
+
+    Returns
+    -------
+    ndarray of the shape of `iterations`
+
+    Raises
+    ------
+    ValueError
+        A number out of range, a shape that does not fit, or a count of weights that is missing or given twice.
+
+    Notes
+    -----
+    docs/theory/glow.md#glow-doubling.
     """
     from theoryrl.density_ratio.bounds.glow import glow_regret_bound
 
@@ -351,6 +364,19 @@ def glow_guessing_regret_bound(
     delta : float
     **settings
         The others of `glow_regret_bound`.
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    ValueError
+        A number out of range, a shape that does not fit, or a count of weights that is missing or given twice.
+
+    Notes
+    -----
+    docs/theory/glow.md#glow-doubling.
     """
     rounds, every = float(require_int(iterations, 1, "iterations")), guesses(largest)
     truth = Setting(coverability=coverability, delta=delta, **settings)

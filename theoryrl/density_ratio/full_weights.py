@@ -107,6 +107,10 @@ def tabular_data(
         With False every layer gets the data of all layers, which needs stationary dynamics. The noise r + V*_{h+1}(s')
         of a pair that is out of reach at layer h may then be wider than 1; see `noise_width` of `mixture_level`.
 
+    Returns
+    -------
+    TabularData
+
     Raises
     ------
     ValueError
@@ -244,6 +248,10 @@ def full_weight_test(
     signed : bool
         Weights of both signs, clipped to |w| <= gamma.
 
+    Returns
+    -------
+    FullWeightTest
+
     Raises
     ------
     ValueError
@@ -329,6 +337,19 @@ def mixture_test(
     data : TabularData
     delta, noise_width, prior
         As in `mixture_level`.
+
+    Returns
+    -------
+    MixtureTest
+
+    Raises
+    ------
+    ValueError
+        As `mean_residuals` and `mixture_level`.
+
+    Notes
+    -----
+    docs/theory/density_ratio_tabular.md.
     """
     excess = np.maximum(mean_residuals(values, data), 0.0)
     statistic = (mixture_precision(data.visits, prior) * excess**2).sum(axis=(-2, -1))

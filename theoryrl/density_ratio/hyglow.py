@@ -35,6 +35,7 @@ from theoryrl.classes.checks import realizability
 from theoryrl.classes.values import FiniteClass
 from theoryrl.classes.weights import WeightClass, density_ratio
 from theoryrl.density_ratio import _mabo_kernels as kernels
+from theoryrl.density_ratio.bounds.hybrid import h2o_gamma
 from theoryrl.density_ratio.h2o import offline_rows, require_distributions
 from theoryrl.density_ratio.oracle_constants import mabo_cr_constants
 from theoryrl.density_ratio.problem import TOLERANCE, in_units, require_total, units_of
@@ -191,15 +192,11 @@ class HyGLOW(Sealed):
     def slope(self) -> float:
         """The slope gamma: as given, or the one that minimises the risk bound (page HyGLOW).
 
-        sqrt(a sum_h (C*_h H(T - 1) + C_h H(T / C_h) - 1) / (b H T)),   H(x) = digamma(1 + x) + 0.5772...
+        See `h2o_gamma`.
         """
         if self.gamma is not None:
             return float(self.gamma)
-        from scipy.special import digamma
-
         horizon, rounds = self.cls.horizon, max(self.iterations, 2)
-        star = _layers(self.concentrability, "concentrability", horizon)
-        cover = _layers(self.coverability, "coverability", horizon)
         a, b = mabo_cr_constants(
             horizon=horizon,
             n_functions=self.cls.size,
@@ -208,9 +205,8 @@ class HyGLOW(Sealed):
             c=self.c,
             noise_width=self.noise_width,
         )
-        ours = star * (digamma(rounds) + np.euler_gamma)
-        theirs = cover * (digamma(1 + rounds / cover) + np.euler_gamma) - 1
-        return math.sqrt(a * float((ours + theirs).sum()) / (rounds * horizon * b))
+        star, cover = np.asarray(self.concentrability, float), np.asarray(self.coverability, float)
+        return float(h2o_gamma(rounds, coverability=cover, concentrability=star, a=a, b=b, horizon=horizon))
 
     def require(self, mdp: FiniteHorizonMDP) -> None:
         """Refuse a model that is not as the theorem assumes, unless `check` is False.
@@ -323,6 +319,10 @@ def returned_policy(state: Any) -> MixturePolicy:
     state : HyGLOWState or GLOWState
         A final state of a run with `keep_states=True`.
 
+    Returns
+    -------
+    MixturePolicy
+
     Raises
     ------
     ValueError
@@ -342,6 +342,11 @@ def risk(result: Run) -> NDArray[np.float64]:
     ----------
     result : Run
         Up to its last checkpoint.
+
+    Returns
+    -------
+    (seeds,) ndarray
+        In units of reward.
     """
     return np.asarray(result.regret[:, -1] / result.checkpoints[-1])
 

@@ -48,6 +48,10 @@ def scale_free_threshold(
         b > 0.
     form : {"mixture", "grid", "literal"}
 
+    Returns
+    -------
+    ndarray of the shape of `second_moment`
+
     Raises
     ------
     ValueError

@@ -88,6 +88,10 @@ def glow_ellipsoid(data: TabularData, *, alpha: float, ceiling: float, level: Ar
     level : float or (H,)
         beta_t >= 0.
 
+    Returns
+    -------
+    Ellipsoid
+
     Raises
     ------
     ValueError
@@ -111,6 +115,15 @@ def mixture_ellipsoid(data: TabularData, *, delta: float, noise_width: float = 1
     data : TabularData
     delta, noise_width, prior
         As in `mixture_level`.
+
+    Returns
+    -------
+    Ellipsoid
+
+    Raises
+    ------
+    ValueError
+        As `mixture_level`.
     """
     level = mixture_level(data.visits, delta=delta, noise_width=noise_width, prior=prior)
     return Ellipsoid(mixture_precision(data.visits, prior), level)

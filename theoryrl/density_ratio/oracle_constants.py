@@ -87,6 +87,19 @@ def second_moment_constants(kappa: float) -> Constants:
     ----------
     kappa : float
         At least 0; the residuals lie in [-2, 1].
+
+    Returns
+    -------
+    Constants
+
+    Raises
+    ------
+    ValueError
+        A negative or infinite number, or NaN.
+
+    Notes
+    -----
+    docs/theory/mabo_cr.md#second-moments, Lemma 3.
     """
     if not (kappa >= 0 and math.isfinite(kappa)):
         raise ValueError(f"kappa is {kappa}, not finite and at least 0")
@@ -121,6 +134,20 @@ def fqi_constants(
     calls : int
         T, for the paper's constants. Ours hold for every beginning of one sequence of trajectories.
     source : {"ours", "paper"}
+
+    Returns
+    -------
+    Constants
+        (a, b), b once per layer.
+
+    Raises
+    ------
+    ValueError
+        A number out of range, or another `source`.
+
+    Notes
+    -----
+    Amortila, Foster, Jiang, Sekhari and Xie (2024), Theorem F.3; ours: docs/theory/mabo_cr.md.
     """
     horizon, calls = require_int(horizon, 1, "horizon"), require_int(calls, 1, "calls")
     _require(source, delta)
@@ -160,6 +187,20 @@ def likelihood_constants(
     calls : int
         T, for the paper's constants.
     source : {"ours", "paper"}
+
+    Returns
+    -------
+    Constants
+        (a, b), b once per layer.
+
+    Raises
+    ------
+    ValueError
+        A number out of range, or another `source`.
+
+    Notes
+    -----
+    Amortila, Foster, Jiang, Sekhari and Xie (2024), Theorem F.5; ours: docs/theory/mabo_cr.md.
     """
     horizon, calls = require_int(horizon, 1, "horizon"), require_int(calls, 1, "calls")
     _require(source, delta)

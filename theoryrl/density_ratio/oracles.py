@@ -174,6 +174,15 @@ def ratios_to(weights: OccupancyRatios, law: ArrayLike) -> WeightClass:
     weights : OccupancyRatios
     law : (H, S, A), or (nM, H, S, A)
         The law under each model, the same for all if there is one.
+
+    Returns
+    -------
+    WeightClass
+
+    Raises
+    ------
+    ValueError
+        A law of another shape, or with a negative number or NaN.
     """
     mu, masses = frozen(law, np.float64, "law"), weights.masses
     shape = masses.shape[2:]

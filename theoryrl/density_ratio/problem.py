@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from theoryrl.classes.values import FiniteClass
 from theoryrl.mdp._checks import first
-from theoryrl.mdp.model import FiniteHorizonMDP
+from theoryrl.mdp.model import FiniteHorizonMDP, require_model
 
 # How far out of [0, 1] a value, or above the scale a total reward, may be by rounding alone.
 TOLERANCE = 1e-9
@@ -38,6 +38,10 @@ def units_of(problem: Any, total_reward: float | None = None) -> Units:
     total_reward : positive float, optional
         A bound on sum_h (r_h - low) over an episode, whatever is played; default H (high - low).
 
+    Returns
+    -------
+    Units
+
     Raises
     ------
     ValueError
@@ -57,7 +61,18 @@ def largest_total(mdp: FiniteHorizonMDP) -> float:
     ----------
     mdp : FiniteHorizonMDP
         Its `reward_range` gives low.
+
+    Returns
+    -------
+    float
+        In units of reward.
+
+    Raises
+    ------
+    TypeError
+        Not a FiniteHorizonMDP.
     """
+    require_model(mdp, FiniteHorizonMDP)
     low = mdp.reward_range[0]
     rows = mdp.to_sparse()
     transition, n_states, n_actions = rows.transition, mdp.n_states, mdp.n_actions

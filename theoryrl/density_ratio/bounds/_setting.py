@@ -160,14 +160,6 @@ def require_layers(values: ArrayLike, horizon: int | None, name: str, least: flo
     return np.maximum(table, least)
 
 
-def require_rounds(iterations: ArrayLike, name: str = "iterations") -> NDArray[np.float64]:
-    """Numbers of rounds as floats, finite and at least 1."""
-    rounds = np.asarray(iterations, np.float64)
-    if not ((rounds >= 1) & (rounds < np.inf)).all():
-        raise ValueError(f"{name} must be finite and at least 1, not {iterations!r}")
-    return rounds
-
-
 def least_rounds(per_round: Callable[[float, float], float], epsilon: float) -> int | None:
     """The least T with per_round(T, T) <= epsilon, of a function that falls in its first argument, grows in its second.
 

@@ -84,6 +84,19 @@ def clipped_constant(moment: float) -> float:
     ----------
     moment : float
         A >= 0.
+
+    Returns
+    -------
+    float, at least 1/4.
+
+    Raises
+    ------
+    ValueError
+        A negative number or NaN.
+
+    Notes
+    -----
+    docs/theory/glow.md#glow-clip-loss.
     """
     if not 0 <= moment < math.inf:
         raise ValueError(f"moment must be at least 0 and finite, not {moment!r}")

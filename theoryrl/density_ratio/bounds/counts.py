@@ -10,6 +10,14 @@ from numpy.typing import ArrayLike, NDArray
 from theoryrl.mdp._checks import require_int
 
 
+def require_rounds(iterations: ArrayLike, name: str = "iterations") -> NDArray[np.float64]:
+    """Numbers of rounds as floats, finite and at least 1."""
+    rounds = np.asarray(iterations, np.float64)
+    if not ((rounds >= 1) & (rounds < np.inf)).all():
+        raise ValueError(f"{name} must be finite and at least 1, not {iterations!r}")
+    return rounds
+
+
 def list_log_tests(iterations: ArrayLike, n_weights: int, *, anytime: bool = False) -> NDArray[np.float64]:
     """The logarithm of |W| T, of a list of weights; of |W| pi^2 T^2 / 6 for the level that holds at all times.
 
@@ -20,8 +28,21 @@ def list_log_tests(iterations: ArrayLike, n_weights: int, *, anytime: bool = Fal
     n_weights : int
         |W|: the largest number of weights of a layer.
     anytime : bool
+
+    Returns
+    -------
+    ndarray of the shape of `iterations`
+
+    Raises
+    ------
+    ValueError
+        A number below 1.
+
+    Notes
+    -----
+    docs/theory/glow.md, counts.
     """
-    rounds = np.asarray(iterations, np.float64)
+    rounds = require_rounds(iterations)
     return math.log(require_int(n_weights, 1, "n_weights")) + (shares(rounds) if anytime else np.log(rounds))
 
 
@@ -41,8 +62,21 @@ def mixture_log_tests(
     n_policies, n_models : int
         nP distinct policies and nM models.
     anytime : bool
+
+    Returns
+    -------
+    ndarray of the shape of `iterations`
+
+    Raises
+    ------
+    ValueError
+        A number below 1.
+
+    Notes
+    -----
+    docs/theory/glow.md, counts.
     """
-    rounds = np.asarray(iterations, np.float64)
+    rounds = require_rounds(iterations)
     count = require_int(n_policies, 1, "n_policies")
     ahead = math.log(count) + math.log(require_int(n_models, 1, "n_models"))
     if anytime:
@@ -62,8 +96,21 @@ def lift_log_tests(iterations: ArrayLike, n_weights: int) -> NDArray[np.float64]
         T.
     n_weights : int
         |W| of the class of ratios d^pi / d^pi' of pairs.
+
+    Returns
+    -------
+    ndarray of the shape of `iterations`
+
+    Raises
+    ------
+    ValueError
+        A number below 1.
+
+    Notes
+    -----
+    docs/theory/glow.md#glow-pure-ratios.
     """
-    return _multisets(np.asarray(iterations, np.float64), require_int(n_weights, 1, "n_weights") + 1)
+    return _multisets(require_rounds(iterations), require_int(n_weights, 1, "n_weights") + 1)
 
 
 def shares(rounds: NDArray[np.float64]) -> NDArray[np.float64]:

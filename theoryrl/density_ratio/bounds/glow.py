@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from theoryrl.density_ratio.bounds._setting import Setting, least_rounds, require_rounds
+from theoryrl.density_ratio.bounds._setting import Setting, least_rounds
 from theoryrl.density_ratio.bounds.constants import require_positive
+from theoryrl.density_ratio.bounds.counts import require_rounds
 from theoryrl.mdp._checks import require_int
 
 

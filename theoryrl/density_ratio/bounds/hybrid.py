@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from theoryrl.density_ratio.bounds._setting import Setting, least_rounds, require_layers, require_rounds
+from theoryrl.density_ratio.bounds._setting import Setting, least_rounds, require_layers
 from theoryrl.density_ratio.bounds.constants import require_positive, self_normalised_constants
+from theoryrl.density_ratio.bounds.counts import require_rounds
 from theoryrl.density_ratio.potential import harmonic
 
 
@@ -108,7 +109,25 @@ def h2o_gamma(
 ) -> NDArray[np.float64]:
     """The slope that minimises `h2o_risk_bound`: sqrt(a sum_h [C_{*,h} H_{T-1} + C_h H(T / C_h) - 1] / (T H b)).
 
-    Parameters are those of `h2o_risk_bound`. It is 0 at T = 1, where there are no data.
+    It is 0 at T = 1, where there are no data.
+
+    Parameters
+    ----------
+    rounds, coverability, concentrability, a, b, horizon
+        As in `h2o_risk_bound`.
+
+    Returns
+    -------
+    ndarray of the shape of `rounds`
+
+    Raises
+    ------
+    ValueError
+        As `h2o_risk_bound`.
+
+    Notes
+    -----
+    docs/theory/hyglow.md#the-reduction.
     """
     count, layers = require_rounds(rounds, "rounds"), _layers(coverability, concentrability, horizon)
     for name, value in (("a", a), ("b", b)):
@@ -135,6 +154,20 @@ def hyglow_risk_bound(
     **settings
         coverability, n_functions, delta, horizon, n_weights or n_policies or log_tests, n_models, c, noise_width,
         residual, total_reward, as in `glow_regret_bound`.
+
+    Returns
+    -------
+    ndarray of the shape of `rounds`
+
+    Raises
+    ------
+    ValueError
+        A number out of range, a shape that does not fit, or a count of weights that is missing or given twice.
+
+    Notes
+    -----
+    Corollary 4.1 of Amortila, Foster, Jiang, Sekhari and Xie (2024) with constants; proof:
+    docs/theory/hyglow.md#risk-of-hyglow.
     """
     setting, count = Setting(**settings), require_rounds(rounds, "rounds")
     if gamma is not None:
@@ -155,6 +188,10 @@ def hyglow_iterations(
         In units of reward.
     concentrability, gamma, **settings
         As in `hyglow_risk_bound`.
+
+    Returns
+    -------
+    int
 
     Raises
     ------

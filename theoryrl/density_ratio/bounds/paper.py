@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from theoryrl.density_ratio.bounds._setting import Setting, require_layers, require_rounds
+from theoryrl.density_ratio.bounds._setting import Setting, require_layers
 from theoryrl.density_ratio.bounds.constants import require_positive
+from theoryrl.density_ratio.bounds.counts import require_rounds
 
 POTENTIAL, LEVEL = 81.0, 720.0
 
@@ -35,6 +36,15 @@ def paper_glow_regret_bound(
     **settings
         coverability, n_functions, delta, horizon, n_weights or n_policies or log_tests, trajectories, known_start,
         total_reward, as in `glow_regret_bound`.
+
+    Returns
+    -------
+    ndarray of the shape of `iterations`
+
+    Raises
+    ------
+    ValueError
+        A number out of range, a shape that does not fit, or a count of weights that is missing or given twice.
     """
     setting, rounds = Setting(schedule="paper", **settings), require_rounds(iterations)
     if gamma is not None and not 0 < gamma <= 1:
@@ -60,6 +70,15 @@ def paper_pure_ratio_regret_bound(
     gamma : float in (0, 1], optional
     **settings
         coverability, n_functions, delta, horizon, known_start, total_reward.
+
+    Returns
+    -------
+    ndarray of the shape of `iterations`
+
+    Raises
+    ------
+    ValueError
+        A number out of range, a shape that does not fit, or a count of weights that is missing or given twice.
     """
     setting, rounds = Setting(schedule="paper", n_weights=n_weights, **settings), require_rounds(iterations)
     if gamma is not None and not 0 < gamma <= 1:
@@ -111,6 +130,15 @@ def paper_h2o_risk_bound(
         Default the one in (0, 1) that makes the bound least.
     horizon : int, optional
     total_reward : float
+
+    Returns
+    -------
+    ndarray of the shape of `rounds`
+
+    Raises
+    ------
+    ValueError
+        A number out of range, a shape that does not fit, or a count of weights that is missing or given twice.
     """
     count = require_rounds(rounds, "rounds")
     cover = require_layers(coverability, horizon, "coverability", 1.0)

@@ -45,6 +45,15 @@ def pure_ratio_regret_bound(
     **settings
         The others of `glow_regret_bound`.
 
+    Returns
+    -------
+    ndarray of the shape of `iterations`
+
+    Raises
+    ------
+    ValueError
+        A number out of range, a shape that does not fit, or a count of weights that is missing or given twice.
+
     Notes
     -----
     Theorem 3.2 of Amortila et al. (2024) with constants; proof: docs/theory/glow.md#glow-pure-ratios.
